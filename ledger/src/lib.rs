@@ -1,1 +1,3 @@
-//! Room `ledger`.
+//! Room `ledger`: the pure core. See `decide` and `apply`.
+#![forbid(unsafe_code)]
+pub mod command;

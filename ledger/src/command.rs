@@ -1,0 +1,480 @@
+//! Commands: what somebody asks the ledger to do. Ids are the caller's, so that a repeated command is the same command.
+//! Time is not a field: the writer brings it. Must not: rules (they stand with their feature).
+
+use minicbor::{Decode, Encode};
+use protocol::amount::Amount;
+use protocol::asset::{AssetId, VaultRef};
+use protocol::event::account::SpendAuthorised;
+use protocol::event::batch::{BatchSubmitted, Rail};
+use protocol::event::chain::{CheckpointAnchored, DepositKey, ExitCancelled, ExitRequested, VaultRegistered};
+use protocol::event::grant::{Backing, GrantSource};
+use protocol::event::hold::VoidReason;
+use protocol::event::job::Outcome;
+use protocol::event::node::{NodeRegistered, OperatorRegistered};
+use protocol::event::policy::NetworkOpened;
+use protocol::event::Actor;
+use protocol::id::{
+    AccountId, BatchId, EvmAddress, Hash32, HoldId, IdempotencyKey, JobId, NodeId, VoucherId, Word32,
+};
+use protocol::rate::RateCard;
+
+/// One request to the ledger.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(array)]
+pub struct Command {
+    /// Same key and same body: the first outcome again. Same key, other body: refused.
+    #[n(0)]
+    pub key: IdempotencyKey,
+    /// Who asks.
+    #[n(1)]
+    pub actor: Actor,
+    /// A copy that arrives later is refused; microseconds UTC.
+    #[n(2)]
+    pub not_after_us: Option<u64>,
+    /// What for.
+    #[n(3)]
+    pub body: CommandBody,
+}
+
+/// Declares the command bodies with stable numbers.
+macro_rules! command_bodies {
+    ($($(#[$doc:meta])* $number:literal $name:ident($payload:ty),)*) => {
+        /// Every kind of command.
+        #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+        #[cbor(flat)]
+        pub enum CommandBody {
+            $($(#[$doc])* #[n($number)] $name(#[n(0)] $payload),)*
+        }
+        $(impl From<$payload> for CommandBody {
+            fn from(payload: $payload) -> Self { CommandBody::$name(payload) }
+        })*
+    };
+}
+
+command_bodies! {
+    /// Begin the log: only as its first command.
+    1 OpenNetwork(NetworkOpened),
+    /// Take the log over: term + 1.
+    2 ChangeWriter(ChangeWriter),
+    /// Publish a rate card.
+    3 PublishRateCard(PublishRateCard),
+    /// Register a vault.
+    4 RegisterVault(VaultRegistered),
+    /// Open an account.
+    10 OpenAccount(OpenAccount),
+    /// Close an account.
+    11 CloseAccount(CloseAccount),
+    /// Link a wallet and set its cap; the caller has verified the signature.
+    12 AuthoriseSpending(SpendAuthorised),
+    /// Mirror a confirmed deposit.
+    20 ConfirmDeposit(ConfirmDeposit),
+    /// Undo a deposit that vanished.
+    21 ReverseDeposit(ReverseDeposit),
+    /// First sight of an exit request.
+    22 SeeExitRequest(ExitRequested),
+    /// It was cancelled.
+    23 SeeExitCancelled(ExitCancelled),
+    /// It was carried out.
+    24 SeeExitFinalised(SeeExitFinalised),
+    /// Reserve an amount for a withdrawal.
+    25 IssueVoucher(IssueVoucher),
+    /// The voucher was used on the chain.
+    26 RedeemVoucher(RedeemVoucher),
+    /// The voucher can no longer be used.
+    27 LapseVoucher(LapseVoucher),
+    /// A checkpoint is on the chain.
+    28 RecordAnchor(CheckpointAnchored),
+    /// Grant credit.
+    30 IssueGrant(IssueGrant),
+    /// Hold the worst case and dispatch, in one commit.
+    40 Admit(Admit),
+    /// Give a running job to another node.
+    41 Redispatch(Redispatch),
+    /// Charge a job by its verified receipt.
+    42 Capture(Capture),
+    /// Release a hold without a charge.
+    43 Void(Void),
+    /// Undo a charge.
+    44 ReverseCapture(ReverseCapture),
+    /// Emit what is due by now: expired holds and grants, at most `events_max`.
+    45 ExpireDue(ExpireDue),
+    /// Register an operator.
+    60 RegisterOperator(OperatorRegistered),
+    /// Register a node, or replace what it declares.
+    61 RegisterNode(NodeRegistered),
+    /// A node leaves.
+    62 RetireNode(RetireNode),
+    /// Fix a batch's cut-off, charges and payouts.
+    70 CloseBatch(CloseBatch),
+    /// Fix a batch's roots and commitment.
+    71 SubmitBatch(BatchSubmitted),
+    /// The batch is final.
+    72 ConfirmBatch(ConfirmBatch),
+    /// The batch will not be paid as closed.
+    73 FailBatch(FailBatch),
+    /// The pot paid a claim.
+    74 RecordClaim(RecordClaim),
+}
+
+/// See [`CommandBody::ChangeWriter`].
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(array)]
+pub struct ChangeWriter {
+    /// Drawn at boot.
+    #[n(0)]
+    pub nonce: Hash32,
+}
+
+/// See [`CommandBody::PublishRateCard`].
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(array)]
+pub struct PublishRateCard {
+    /// The list; its version must be the last one's plus 1.
+    #[n(0)]
+    pub card: RateCard,
+}
+
+/// See [`CommandBody::OpenAccount`].
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(array)]
+pub struct OpenAccount {
+    /// The new id.
+    #[n(0)]
+    pub account: AccountId,
+}
+
+/// See [`CommandBody::CloseAccount`].
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(array)]
+pub struct CloseAccount {
+    /// Which.
+    #[n(0)]
+    pub account: AccountId,
+}
+
+/// See [`CommandBody::ConfirmDeposit`].
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(array)]
+pub struct ConfirmDeposit {
+    /// Which deposit.
+    #[n(0)]
+    pub key: DepositKey,
+    /// Whose vault balance grew.
+    #[n(1)]
+    pub wallet: EvmAddress,
+    /// Vault units.
+    #[n(2)]
+    pub units: u64,
+    /// Block number.
+    #[n(3)]
+    pub block: u64,
+    /// Block hash.
+    #[n(4)]
+    pub block_hash: Word32,
+}
+
+/// See [`CommandBody::ReverseDeposit`].
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(array)]
+pub struct ReverseDeposit {
+    /// Which deposit.
+    #[n(0)]
+    pub key: DepositKey,
+}
+
+/// See [`CommandBody::SeeExitFinalised`].
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(array)]
+pub struct SeeExitFinalised {
+    /// Where.
+    #[n(0)]
+    pub vault: VaultRef,
+    /// Who.
+    #[n(1)]
+    pub wallet: EvmAddress,
+    /// Paid out, vault units.
+    #[n(2)]
+    pub units: u64,
+    /// The transaction.
+    #[n(3)]
+    pub tx: Word32,
+}
+
+/// See [`CommandBody::IssueVoucher`].
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(array)]
+pub struct IssueVoucher {
+    /// The new id.
+    #[n(0)]
+    pub voucher: VoucherId,
+    /// Whose credit.
+    #[n(1)]
+    pub account: AccountId,
+    /// From which vault.
+    #[n(2)]
+    pub vault: VaultRef,
+    /// The linked wallet that may use it.
+    #[n(3)]
+    pub wallet: EvmAddress,
+    /// Vault units; more than can be withdrawn is refused, and the refusal says how much can.
+    #[n(4)]
+    pub units: u64,
+    /// The vault's withdrawal nonce of the wallet.
+    #[n(5)]
+    pub nonce: u64,
+    /// Seconds UTC on the chain's clock.
+    #[n(6)]
+    pub deadline_s: u64,
+}
+
+/// See [`CommandBody::RedeemVoucher`]. Found by wallet and nonce, as the chain's event names them.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(array)]
+pub struct RedeemVoucher {
+    /// Where.
+    #[n(0)]
+    pub vault: VaultRef,
+    /// Who.
+    #[n(1)]
+    pub wallet: EvmAddress,
+    /// Its nonce.
+    #[n(2)]
+    pub nonce: u64,
+    /// Vault units paid.
+    #[n(3)]
+    pub units: u64,
+    /// The transaction.
+    #[n(4)]
+    pub tx: Word32,
+}
+
+/// See [`CommandBody::LapseVoucher`].
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(array)]
+pub struct LapseVoucher {
+    /// Which.
+    #[n(0)]
+    pub voucher: VoucherId,
+    /// The block, deep enough, whose timestamp is past the deadline with the nonce unused.
+    #[n(1)]
+    pub block: u64,
+}
+
+/// See [`CommandBody::IssueGrant`]. Deposits make their own buckets; `Deposited` is refused here.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(array)]
+pub struct IssueGrant {
+    /// Whose.
+    #[n(0)]
+    pub account: AccountId,
+    /// From where.
+    #[n(1)]
+    pub source: GrantSource,
+    /// In which asset.
+    #[n(2)]
+    pub asset: AssetId,
+    /// How much, above zero.
+    #[n(3)]
+    pub amount: Amount,
+    /// Lower is consumed first.
+    #[n(4)]
+    pub priority: u8,
+    /// Models it may pay for; empty = all.
+    #[n(5)]
+    pub scope: Vec<String>,
+    /// When it ends; `None` = never.
+    #[n(6)]
+    pub expires_us: Option<u64>,
+    /// What stands behind it.
+    #[n(7)]
+    pub backing: Backing,
+}
+
+/// See [`CommandBody::Admit`].
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(array)]
+pub struct Admit {
+    /// The new hold.
+    #[n(0)]
+    pub hold: HoldId,
+    /// The new job.
+    #[n(1)]
+    pub job: JobId,
+    /// Who pays.
+    #[n(2)]
+    pub account: AccountId,
+    /// By its name on the card in force.
+    #[n(3)]
+    pub model: String,
+    /// Prompt tokens.
+    #[n(4)]
+    pub input_units: u64,
+    /// Bound on output tokens.
+    #[n(5)]
+    pub output_units_max: u64,
+    /// When the job must have ended, microseconds UTC.
+    #[n(6)]
+    pub deadline_us: u64,
+    /// The node the router chose.
+    #[n(7)]
+    pub node: NodeId,
+    /// Salted commitment to the body.
+    #[n(8)]
+    pub body: Hash32,
+}
+
+/// See [`CommandBody::Redispatch`].
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(array)]
+pub struct Redispatch {
+    /// The job.
+    #[n(0)]
+    pub job: JobId,
+    /// The last attempt's number plus 1.
+    #[n(1)]
+    pub attempt: u32,
+    /// The new node.
+    #[n(2)]
+    pub node: NodeId,
+    /// Salted commitment to the body.
+    #[n(3)]
+    pub body: Hash32,
+    /// Tokens already delivered.
+    #[n(4)]
+    pub continues_at: u64,
+}
+
+/// See [`CommandBody::Capture`]. The caller verified the receipt; the price is the ledger's.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(array)]
+pub struct Capture {
+    /// The job.
+    #[n(0)]
+    pub job: JobId,
+    /// The attempt that delivered.
+    #[n(1)]
+    pub attempt: u32,
+    /// Which charging rule.
+    #[n(2)]
+    pub outcome: Outcome,
+    /// Prompt tokens: at most what the hold says.
+    #[n(3)]
+    pub input_units: u64,
+    /// Output tokens of the receipt.
+    #[n(4)]
+    pub output_units_worker: u64,
+    /// Output tokens the gateway saw.
+    #[n(5)]
+    pub output_units_gateway: u64,
+    /// BLAKE3 of the signed receipt.
+    #[n(6)]
+    pub receipt: Hash32,
+    /// Digest chain at the billed prefix.
+    #[n(7)]
+    pub chain_head: Hash32,
+}
+
+/// See [`CommandBody::Void`].
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(array)]
+pub struct Void {
+    /// The job whose hold it is.
+    #[n(0)]
+    pub job: JobId,
+    /// Why.
+    #[n(1)]
+    pub reason: VoidReason,
+}
+
+/// See [`CommandBody::ReverseCapture`].
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(array)]
+pub struct ReverseCapture {
+    /// The job whose charge is undone.
+    #[n(0)]
+    pub job: JobId,
+}
+
+/// See [`CommandBody::ExpireDue`].
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(array)]
+pub struct ExpireDue {
+    /// Most events to emit at once.
+    #[n(0)]
+    pub events_max: u32,
+}
+
+/// See [`CommandBody::RetireNode`].
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(array)]
+pub struct RetireNode {
+    /// Which.
+    #[n(0)]
+    pub node: NodeId,
+}
+
+/// See [`CommandBody::CloseBatch`].
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(array)]
+pub struct CloseBatch {
+    /// The new id.
+    #[n(0)]
+    pub batch: BatchId,
+    /// Whose funds.
+    #[n(1)]
+    pub vault: VaultRef,
+    /// How it is paid.
+    #[n(2)]
+    pub rail: Rail,
+}
+
+/// See [`CommandBody::ConfirmBatch`].
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(array)]
+pub struct ConfirmBatch {
+    /// Which.
+    #[n(0)]
+    pub batch: BatchId,
+    /// The transaction.
+    #[n(1)]
+    pub tx: Word32,
+    /// Block number.
+    #[n(2)]
+    pub block: u64,
+    /// Block hash.
+    #[n(3)]
+    pub block_hash: Word32,
+    /// What the vault really charged, vault units; must equal the batch's charges.
+    #[n(4)]
+    pub charged_units: u64,
+}
+
+/// See [`CommandBody::FailBatch`].
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(array)]
+pub struct FailBatch {
+    /// Which.
+    #[n(0)]
+    pub batch: BatchId,
+    /// A sentence for people.
+    #[n(1)]
+    pub reason: String,
+}
+
+/// See [`CommandBody::RecordClaim`].
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(array)]
+pub struct RecordClaim {
+    /// Which vault's pot.
+    #[n(0)]
+    pub vault: VaultRef,
+    /// The leaf that was claimed.
+    #[n(1)]
+    pub address: EvmAddress,
+    /// Paid, vault units.
+    #[n(2)]
+    pub units: u64,
+    /// The transaction.
+    #[n(3)]
+    pub tx: Word32,
+}

@@ -1,0 +1,71 @@
+//! Canonical bytes: deterministic CBOR (RFC 8949 4.2) and a decoder that refuses any other form of the same value.
+
+use crate::event::{EVENT_BYTES_MAX, EVENT_VERSION, Event};
+use minicbor::{Decode, Encode};
+
+/// Why bytes are not a value.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CodecError {
+    /// Not CBOR of this shape.
+    #[error("{what}: not decodable: {reason}")]
+    Malformed {
+        /// The kind of value that was expected.
+        what: &'static str,
+        /// The decoder's words.
+        reason: String,
+    },
+    /// Decodable, but not the one canonical form.
+    #[error("{what}: not in canonical form (re-encoding gives other bytes)")]
+    NotCanonical {
+        /// The kind of value that was expected.
+        what: &'static str,
+    },
+    /// An event larger than a transparency log's entry bundle takes.
+    #[error("event of {bytes} bytes; at most {EVENT_BYTES_MAX} are allowed")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+    },
+    /// A layout this program does not know.
+    #[error("event version {0}; this program knows up to {EVENT_VERSION}: use a newer one")]
+    UnknownVersion(u32),
+}
+
+/// Encodes to canonical bytes.
+pub fn encode<T: Encode<()>>(value: &T) -> Vec<u8> {
+    minicbor::to_vec(value).expect("encoding to memory cannot fail")
+}
+
+/// Decodes canonical bytes; trailing bytes and other encodings are refused.
+pub fn decode<T>(what: &'static str, bytes: &[u8]) -> Result<T, CodecError>
+where
+    T: Encode<()> + for<'b> Decode<'b, ()>,
+{
+    let value: T =
+        minicbor::decode(bytes).map_err(|e| CodecError::Malformed { what, reason: e.to_string() })?;
+    if encode(&value) == bytes { Ok(value) } else { Err(CodecError::NotCanonical { what }) }
+}
+
+/// Encodes an event, refusing one that no entry bundle could carry.
+pub fn encode_event(event: &Event) -> Result<Vec<u8>, CodecError> {
+    let bytes = encode(event);
+    if bytes.len() > EVENT_BYTES_MAX {
+        return Err(CodecError::TooLarge { bytes: bytes.len() });
+    }
+    Ok(bytes)
+}
+
+/// Decodes an event of any version this program knows, upcasting old ones.
+pub fn decode_event(bytes: &[u8]) -> Result<Event, CodecError> {
+    if bytes.len() > EVENT_BYTES_MAX {
+        return Err(CodecError::TooLarge { bytes: bytes.len() });
+    }
+    let version = peek_version(bytes)?;
+    if version == EVENT_VERSION { decode("event", bytes) } else { Err(CodecError::UnknownVersion(version)) }
+}
+
+fn peek_version(bytes: &[u8]) -> Result<u32, CodecError> {
+    let mut decoder = minicbor::Decoder::new(bytes);
+    let version = decoder.array().and_then(|_| decoder.u32());
+    version.map_err(|e| CodecError::Malformed { what: "event", reason: e.to_string() })
+}
