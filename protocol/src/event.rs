@@ -86,6 +86,10 @@ pub struct Header {
     /// The command's key: all events of one command share it.
     #[n(5)]
     pub key: IdempotencyKey,
+    /// Fingerprint of the command's body (first 8 bytes of its BLAKE3, big-endian): makes "same key, other body" a
+    /// conflict that replay rebuilds.
+    #[n(6)]
+    pub command: u64,
 }
 
 /// One leg: `amount` base units of the ledger account's asset; positive debits, negative credits.

@@ -1,0 +1,358 @@
+//! Golden bytes of event version 1: one event of every kind, as hex. They are kept for ever: a change here means old
+//! logs no longer replay. `UPDATE_GOLDEN=1` writes the file when a *new* kind is added.
+
+use protocol::amount::Amount;
+use protocol::asset::{Asset, AssetId, VaultRef};
+use protocol::codec::{decode_event, encode_event};
+use protocol::event::account::*;
+use protocol::event::batch::*;
+use protocol::event::chain::*;
+use protocol::event::grant::*;
+use protocol::event::hold::*;
+use protocol::event::job::*;
+use protocol::event::node::*;
+use protocol::event::policy::*;
+use protocol::event::*;
+use protocol::id::*;
+use protocol::rate::*;
+
+fn vault() -> VaultRef {
+    VaultRef { chain_id: 31337, vault: EvmAddress([0xa1; 20]) }
+}
+
+fn wallet() -> EvmAddress {
+    EvmAddress([0xb2; 20])
+}
+
+fn card() -> RateCard {
+    RateCard {
+        version: 1,
+        effective_us: 1_790_000_000_000_000,
+        headroom_ppm: 150_000,
+        models: vec![ModelRate {
+            model: "SmolLM2-135M-Instruct".into(),
+            weights: Hash32([1; 32]),
+            tokenizer: Hash32([2; 32]),
+            template: Hash32([3; 32]),
+            licence: "Apache-2.0".into(),
+            proof_class: ProofClass::ReExecutable,
+            asset: AssetId(0),
+            unit: Unit::Token,
+            price: Amount(4_000),
+            per_units: 1,
+            operator_share_ppm: 800_000,
+            context_tokens: 8_192,
+        }],
+    }
+}
+
+fn policy_bodies() -> Vec<EventBody> {
+    let settings = Settings {
+        epoch_us: 21_600_000_000,
+        hold_grace_us: 30_000_000,
+        job_deadline_us_max: 600_000_000,
+        idempotency_us: 86_400_000_000,
+        settle_units_min: 0,
+        voucher_us: 3_600_000_000,
+        authorisation_margin_epochs: 2,
+    };
+    let foil = Asset { id: AssetId(0), symbol: "FOIL".into(), ledger_scale: 9, chain_scale: Some(18) };
+    let local = Asset { id: AssetId(1), symbol: "CREDIT".into(), ledger_scale: 9, chain_scale: None };
+    vec![
+        NetworkOpened {
+            origin: "counterfoil.example/prepaid/0".into(),
+            preset: "prepaid".into(),
+            preset_hash: Hash32([4; 32]),
+            assets: vec![foil, local],
+            settings,
+        }
+        .into(),
+        WriterChanged { epoch: 1, nonce: Hash32([5; 32]) }.into(),
+        RateCardPublished { hash: card().hash(), card: card() }.into(),
+        VaultRegistered {
+            vault: vault(),
+            payouts: EvmAddress([0xa2; 20]),
+            token: EvmAddress([0xa3; 20]),
+            asset: AssetId(0),
+            deployed_block: 7,
+            coordinator: EvmAddress([0xa4; 20]),
+            platform: EvmAddress([0xa5; 20]),
+        }
+        .into(),
+    ]
+}
+
+fn account_bodies() -> Vec<EventBody> {
+    let authorised = SpendAuthorised {
+        account: AccountId([6; 16]),
+        vault: vault(),
+        wallet: wallet(),
+        max_cumulative_units: 20_000_000,
+        valid_until_s: 1_800_000_000,
+        nonce: 0,
+        session: Hash32([7; 32]),
+        signature: Some(EvmSignature([8; 65])),
+    };
+    vec![
+        AccountOpened { account: AccountId([6; 16]) }.into(),
+        LedgerAccountsOpened {
+            opened: vec![OpenedLedgerAccount {
+                number: LedgerAccount(3),
+                owner: AccountId([6; 16]),
+                kind: AccountKind::CustomerDeposited,
+                asset: AssetId(0),
+            }],
+        }
+        .into(),
+        SpendAuthorised { signature: None, ..authorised.clone() }.into(),
+        authorised.into(),
+        AccountClosed { account: AccountId([6; 16]) }.into(),
+    ]
+}
+
+fn chain_bodies() -> Vec<EventBody> {
+    let key = DepositKey { vault: vault(), tx: Word32([9; 32]), ordinal: 0 };
+    let (account, tx, amount) = (AccountId([6; 16]), Word32([10; 32]), Amount(5_000_000_000));
+    vec![
+        DepositConfirmed {
+            key,
+            wallet: wallet(),
+            units: 5_000_000,
+            amount,
+            account: Some(account),
+            block: 12,
+            block_hash: Word32([11; 32]),
+        }
+        .into(),
+        DepositAttributed { vault: vault(), wallet: wallet(), account, amount }.into(),
+        DepositReversed { key, taken: amount, owed: Amount(0) }.into(),
+        ExitRequested { vault: vault(), wallet: wallet(), exit_at_s: 1_800_000_000, tx }.into(),
+        ExitCancelled { vault: vault(), wallet: wallet(), tx }.into(),
+        ExitFinalised { vault: vault(), wallet: wallet(), units: 1, amount: Amount(1_000), shortfall: Amount(0), tx }
+            .into(),
+        VoucherIssued {
+            voucher: VoucherId([12; 16]),
+            account,
+            vault: vault(),
+            wallet: wallet(),
+            units: 4_999_994,
+            amount: Amount(4_999_994_000),
+            nonce: 0,
+            deadline_s: 1_800_000_000,
+        }
+        .into(),
+        VoucherRedeemed { voucher: VoucherId([12; 16]), tx }.into(),
+        VoucherLapsed { voucher: VoucherId([12; 16]), block: 99 }.into(),
+        CheckpointAnchored { chain_id: 31337, size: 42, root: Hash32([13; 32]), tx }.into(),
+    ]
+}
+
+fn job_bodies() -> Vec<EventBody> {
+    let (hold, job, node) = (HoldId([14; 16]), JobId([15; 16]), NodeId([16; 16]));
+    let operator = OperatorId([17; 32]);
+    let slices = vec![Slice { grant: GrantId(0), amount: Amount(5_680_000) }];
+    vec![
+        GrantIssued {
+            grant: GrantId(0),
+            account: AccountId([6; 16]),
+            source: GrantSource::Deposited,
+            asset: AssetId(0),
+            amount: Amount(0),
+            priority: 50,
+            scope: vec![],
+            expires_us: None,
+            backing: Backing::Vault(vault(), wallet()),
+        }
+        .into(),
+        GrantExpired { grant: GrantId(1), lapsed: Amount(i128::from(u64::MAX) * 3) }.into(),
+        HoldPlaced {
+            hold,
+            job,
+            account: AccountId([6; 16]),
+            asset: AssetId(0),
+            amount: Amount(5_680_000),
+            slices: slices.clone(),
+            rate_card_version: 1,
+            rate_card_hash: Hash32([18; 32]),
+            model: "SmolLM2-135M-Instruct".into(),
+            input_units: 420,
+            output_units_max: 1_000,
+            deadline_us: 1_790_000_060_000_000,
+        }
+        .into(),
+        HoldVoided { hold, reason: VoidReason::OperatorFault }.into(),
+        HoldExpired { hold }.into(),
+        JobDispatched { job, attempt: 0, node, operator, body: Hash32([19; 32]), continues_at: 0 }.into(),
+        UsageCaptured {
+            hold,
+            job,
+            attempt: 0,
+            node,
+            operator,
+            outcome: Outcome::Completed,
+            input_units: 420,
+            output_units: 1_000,
+            output_units_worker: 1_000,
+            output_units_gateway: 1_000,
+            cost: Amount(5_680_000),
+            slices,
+            operator_share: Amount(4_544_000),
+            platform_share: Amount(1_136_000),
+            receipt: Hash32([20; 32]),
+            chain_head: Hash32([21; 32]),
+        }
+        .into(),
+        CaptureReversed {
+            job,
+            refunded: Amount(5_680_000),
+            operator_share: Amount(4_544_000),
+            platform_share: Amount(1_136_000),
+        }
+        .into(),
+        OperatorRegistered { operator, account: AccountId([22; 16]), payout_address: EvmAddress([23; 20]) }.into(),
+        NodeRegistered {
+            node,
+            operator,
+            models: vec!["SmolLM2-135M-Instruct".into()],
+            slots: 4,
+            sealing_key: SealingKey([24; 32]),
+        }
+        .into(),
+        NodeRetired { node }.into(),
+    ]
+}
+
+fn batch_bodies() -> Vec<EventBody> {
+    let batch = BatchId([25; 16]);
+    vec![
+        BatchClosed {
+            batch,
+            number: 1,
+            vault: vault(),
+            asset: AssetId(0),
+            cutoff_leaf: 40,
+            rail: Rail::RootClaims,
+            charges: vec![Charge { wallet: wallet(), cumulative_units: 5_680, added_units: 5_680 }],
+            payouts: vec![Payout {
+                account: AccountId([22; 16]),
+                address: EvmAddress([23; 20]),
+                cumulative_units: 4_544,
+                added_units: 4_544,
+            }],
+        }
+        .into(),
+        BatchSubmitted {
+            batch,
+            payout_root: Word32([26; 32]),
+            root_total_units: 5_680,
+            requests_root: Word32([27; 32]),
+            tlog_size: 41,
+            tlog_root: Hash32([28; 32]),
+            commitment: Word32([29; 32]),
+        }
+        .into(),
+        BatchConfirmed {
+            batch,
+            tx: Word32([30; 32]),
+            block: 20,
+            block_hash: Word32([31; 32]),
+            charged_units: 5_680,
+            amount: Amount(5_680_000),
+        }
+        .into(),
+        BatchFailed { batch, reason: "the vault would charge less".into() }.into(),
+        PayoutClaimed {
+            vault: vault(),
+            account: AccountId([22; 16]),
+            address: EvmAddress([23; 20]),
+            units: 4_544,
+            amount: Amount(4_544_000),
+            tx: Word32([32; 32]),
+        }
+        .into(),
+    ]
+}
+
+fn samples() -> Vec<Event> {
+    let bodies = [policy_bodies(), account_bodies(), chain_bodies(), job_bodies(), batch_bodies()].concat();
+    let actors = [
+        Actor::Writer,
+        Actor::Admin,
+        Actor::Account(AccountId([6; 16])),
+        Actor::Gateway,
+        Actor::Watcher,
+        Actor::Settler,
+        Actor::Operator(OperatorId([17; 32])),
+        Actor::Verifier,
+    ];
+    let event = |(k, body): (usize, EventBody)| Event {
+        version: EVENT_VERSION,
+        header: Header {
+            shard: 0,
+            leaf: k as u64,
+            commit: 1 + k as u64,
+            time_us: 1_790_000_000_000_000 + k as u64,
+            actor: actors[k % actors.len()],
+            key: IdempotencyKey([33; 16]),
+            command: 0x0123_4567_89ab_cdef,
+        },
+        body,
+        postings: vec![
+            Posting { account: LedgerAccount(3), amount: Amount(5_680_000) },
+            Posting { account: LedgerAccount(4), amount: Amount(-5_680_000) },
+        ],
+        pending: vec![],
+    };
+    bodies.into_iter().enumerate().map(event).collect()
+}
+
+#[test]
+fn every_kind_has_its_golden_bytes() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/golden/events_v1.hex");
+    let lines: Vec<String> = samples()
+        .iter()
+        .map(|event| {
+            let bytes = encode_event(event).expect("samples are small");
+            assert_eq!(decode_event(&bytes).as_ref(), Ok(event), "round trip");
+            format!("{} {}\n", event.body.kind(), data_encoding::HEXLOWER.encode(&bytes))
+        })
+        .collect();
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(path, lines.concat()).expect("golden file is writable");
+    }
+    let golden = std::fs::read_to_string(path).expect("golden file is there");
+    assert_eq!(lines.concat(), golden, "the bytes of version 1 are frozen");
+    for kind in EventBody::KINDS {
+        assert!(golden.lines().any(|l| l.starts_with(&format!("{kind} "))), "no golden event of kind {kind}");
+    }
+}
+
+#[test]
+fn a_capture_and_a_hold_are_small() {
+    // The disk is the ledger's main cost: typical events stay compact (ids are most of it).
+    for event in samples() {
+        let bytes = encode_event(&event).expect("samples are small").len();
+        match &event.body {
+            EventBody::HoldPlaced(_) | EventBody::UsageCaptured(_) => assert!(bytes < 360, "{bytes}"),
+            EventBody::HoldVoided(_) => assert!(bytes < 120, "{bytes}"),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn other_forms_of_the_same_value_are_refused() {
+    let event = &samples()[4];
+    let good = encode_event(event).expect("samples are small");
+    for at in 0..good.len() {
+        let mut bad = good.clone();
+        bad[at] ^= 1;
+        assert_ne!(decode_event(&bad).as_ref(), Ok(event), "flip at {at} went unnoticed");
+    }
+    let trailing = [good.as_slice(), &[0]].concat();
+    assert!(decode_event(&trailing).is_err(), "trailing bytes");
+    // `0x18 0x01` is a longer form of 1: decodable CBOR, not canonical.
+    let mut longer = good.clone();
+    longer.splice(1..2, [0x18, 0x01]);
+    assert!(decode_event(&longer).is_err(), "longer integer form");
+}
