@@ -1,0 +1,233 @@
+//! The books as a fold: ledger accounts with four counters, and which event moved them. It trusts the log's postings and
+//! checks them: numbers dense, legs zero per asset.
+
+use protocol::amount::Amount;
+use protocol::asset::{Asset, AssetId};
+use protocol::event::account::{AccountKind, OpenedLedgerAccount};
+use protocol::event::{Event, EventBody, LedgerAccount, Posting};
+use protocol::id::AccountId;
+use std::collections::BTreeMap;
+
+/// Why events do not add up to books. Each names the leaf.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FoldError {
+    /// Leaves must come without gaps.
+    #[error("leaf {got} came where {expected} was next: the log has a gap or was read from the middle")]
+    Gap {
+        /// Next in order.
+        expected: u64,
+        /// What came.
+        got: u64,
+    },
+    /// A leg of an account nobody opened.
+    #[error("leaf {leaf}: ledger account {account} was never opened")]
+    UnknownAccount {
+        /// Where.
+        leaf: u64,
+        /// Which.
+        account: u32,
+    },
+    /// Legs that do not sum to zero.
+    #[error("leaf {leaf}: legs of asset {asset} sum to {sum}, not to zero")]
+    Unbalanced {
+        /// Where.
+        leaf: u64,
+        /// Which asset.
+        asset: u32,
+        /// By how much.
+        sum: i128,
+    },
+    /// Numbers that are not dense.
+    #[error("leaf {leaf}: ledger account {got} was opened where {expected} was next")]
+    NotDense {
+        /// Where.
+        leaf: u64,
+        /// Next in order.
+        expected: u32,
+        /// What came.
+        got: u32,
+    },
+}
+
+/// Debits and credits, booked and pending, in base units.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counters {
+    /// Booked debits.
+    pub debits_posted: Amount,
+    /// Booked credits.
+    pub credits_posted: Amount,
+    /// Reserved debits.
+    pub debits_pending: Amount,
+    /// Reserved credits.
+    pub credits_pending: Amount,
+}
+
+impl Counters {
+    /// Booked debits less credits.
+    pub fn balance(&self) -> Amount {
+        Amount(self.debits_posted.0 - self.credits_posted.0)
+    }
+
+    /// Reserved debits less credits.
+    pub fn pending(&self) -> Amount {
+        Amount(self.debits_pending.0 - self.credits_pending.0)
+    }
+}
+
+/// One ledger account and where it stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BookAccount {
+    /// What it is.
+    pub opened: OpenedLedgerAccount,
+    /// Where it stands.
+    pub counters: Counters,
+}
+
+/// The fold.
+#[derive(Clone, Debug, Default)]
+pub struct Books {
+    next_leaf: u64,
+    time_us: u64,
+    origin: String,
+    assets: Vec<Asset>,
+    accounts: Vec<BookAccount>,
+}
+
+impl Books {
+    /// Before the first event.
+    pub fn new() -> Books {
+        Books::default()
+    }
+
+    /// How many leaves are in: "as of size N".
+    pub fn size(&self) -> u64 {
+        self.next_leaf
+    }
+
+    /// Log time of the last event, microseconds.
+    pub fn time_us(&self) -> u64 {
+        self.time_us
+    }
+
+    /// Origin of the log; empty before the first event.
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    /// Assets by number.
+    pub fn assets(&self) -> &[Asset] {
+        &self.assets
+    }
+
+    /// One asset.
+    pub fn asset(&self, id: AssetId) -> Option<&Asset> {
+        self.assets.get(id.0 as usize)
+    }
+
+    /// Ledger accounts by number.
+    pub fn accounts(&self) -> &[BookAccount] {
+        &self.accounts
+    }
+
+    /// One ledger account.
+    pub fn account(&self, number: LedgerAccount) -> Option<&BookAccount> {
+        self.accounts.get(number.0 as usize)
+    }
+
+    /// Ledger accounts of one owner.
+    pub fn of_owner(&self, owner: AccountId) -> impl Iterator<Item = &BookAccount> {
+        self.accounts.iter().filter(move |a| a.opened.owner == owner)
+    }
+
+    /// The unambiguous name of a ledger account in files: `kind:ASSET` for the platform's, `kind:ASSET:acct_..` else.
+    pub fn name(&self, number: LedgerAccount) -> String {
+        let Some(account) = self.account(number) else { return format!("unknown:{}", number.0) };
+        let symbol = self.asset(account.opened.asset).map_or("?", |a| a.symbol.as_str());
+        let kind = account.opened.kind.name();
+        match account.opened.owner {
+            AccountId::SYSTEM => format!("{kind}:{symbol}"),
+            owner => format!("{kind}:{symbol}:{owner}"),
+        }
+    }
+
+    /// Takes the next event in.
+    pub fn apply(&mut self, event: &Event) -> Result<(), FoldError> {
+        let leaf = event.header.leaf;
+        if leaf != self.next_leaf {
+            return Err(FoldError::Gap { expected: self.next_leaf, got: leaf });
+        }
+        match &event.body {
+            EventBody::NetworkOpened(network) => {
+                self.assets = network.assets.clone();
+                self.origin = network.origin.clone();
+            }
+            EventBody::LedgerAccountsOpened(opened) => self.open(leaf, &opened.opened)?,
+            _ => {}
+        }
+        self.check_zero(leaf, &event.postings)?;
+        self.check_zero(leaf, &event.pending)?;
+        for Posting { account, amount } in &event.postings {
+            let counters = &mut self.accounts[account.0 as usize].counters;
+            add(&mut counters.debits_posted, &mut counters.credits_posted, *amount);
+        }
+        for Posting { account, amount } in &event.pending {
+            let counters = &mut self.accounts[account.0 as usize].counters;
+            add_pending(counters, *amount);
+        }
+        self.next_leaf = leaf + 1;
+        self.time_us = event.header.time_us;
+        Ok(())
+    }
+
+    fn open(&mut self, leaf: u64, opened: &[OpenedLedgerAccount]) -> Result<(), FoldError> {
+        for account in opened {
+            let expected = self.accounts.len() as u32;
+            if account.number.0 != expected {
+                return Err(FoldError::NotDense { leaf, expected, got: account.number.0 });
+            }
+            self.accounts.push(BookAccount { opened: account.clone(), counters: Counters::default() });
+        }
+        Ok(())
+    }
+
+    fn check_zero(&self, leaf: u64, postings: &[Posting]) -> Result<(), FoldError> {
+        let mut sums: BTreeMap<AssetId, i128> = BTreeMap::new();
+        for Posting { account, amount } in postings {
+            let known = self.account(*account);
+            let asset = known.ok_or(FoldError::UnknownAccount { leaf, account: account.0 })?.opened.asset;
+            *sums.entry(asset).or_default() += amount.0;
+        }
+        match sums.into_iter().find(|(_, sum)| *sum != 0) {
+            Some((asset, sum)) => Err(FoldError::Unbalanced { leaf, asset: asset.0, sum }),
+            None => Ok(()),
+        }
+    }
+}
+
+fn add(debits: &mut Amount, credits: &mut Amount, amount: Amount) {
+    if amount.0 >= 0 {
+        debits.0 += amount.0;
+    } else {
+        credits.0 -= amount.0;
+    }
+}
+
+/// Pending legs come in pairs: placed, then taken back with the opposite sign. A credit leg on an account with open
+/// pending debits is a release, and the other way round for the clearing side.
+fn add_pending(counters: &mut Counters, amount: Amount) {
+    if amount.0 >= 0 {
+        let release = amount.0.min(counters.credits_pending.0);
+        counters.credits_pending.0 -= release;
+        counters.debits_pending.0 += amount.0 - release;
+    } else {
+        let release = (-amount.0).min(counters.debits_pending.0);
+        counters.debits_pending.0 -= release;
+        counters.credits_pending.0 += -amount.0 - release;
+    }
+}
+
+/// Whether an account of this kind belongs to a customer.
+pub fn is_customer(kind: AccountKind) -> bool {
+    use AccountKind::*;
+    matches!(kind, CustomerDeposited | CustomerPackage | CustomerEarned | CustomerAllotment | CustomerPromo)
+}
