@@ -1,0 +1,111 @@
+//! Programs that are not ours and check ours from outside: a Python environment with pinned clients, and hledger.
+//! Only tests need them. Their places reach the tests by `COUNTERFOIL_PYTHON` and `COUNTERFOIL_HLEDGER`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::tools;
+use crate::workspace::Workspace;
+
+/// The one file that pins them.
+const REQUIREMENTS: &str = "xtask/foreign-requirements.txt";
+
+/// What the tests are told; a tool that is not there has no variable and a reason instead.
+pub struct Foreign {
+    pub variables: Vec<(&'static str, PathBuf)>,
+    pub left_out: Vec<String>,
+}
+
+pub fn ensure(workspace: &Workspace) -> Result<Foreign> {
+    let mut foreign = Foreign { variables: Vec::new(), left_out: Vec::new() };
+    foreign.variables.push(("COUNTERFOIL_PYTHON", python_environment(workspace)?));
+    match hledger()? {
+        Some(path) => foreign.variables.push(("COUNTERFOIL_HLEDGER", path)),
+        None => foreign.left_out.push(
+            "hledger is not installed, its checks are left out; install it: apt-get install hledger    \
+             (or brew install hledger)"
+                .to_owned(),
+        ),
+    }
+    Ok(foreign)
+}
+
+/// Made once for one content of the requirements; made anew when they change.
+fn python_environment(workspace: &Workspace) -> Result<PathBuf> {
+    let folder = workspace.tools().join("venv");
+    let python = folder.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" });
+    let requirements = workspace.root.join(REQUIREMENTS);
+    let pinned = fs::read_to_string(&requirements).with_context(|| format!("{REQUIREMENTS} is missing"))?;
+    let stamp = folder.join("requirements.stamp");
+    if fs::read_to_string(&stamp).is_ok_and(|present| present == pinned) && imports(&python) {
+        println!("foreign: {} (there)", workspace.shown(&python));
+        return Ok(python);
+    }
+
+    let system_python = tools::python()?;
+    let pip = tools::pip()?;
+    // Without pip inside: Debian ships `venv` and keeps `ensurepip` in a package of its own.
+    run(Command::new(system_python).args(["-m", "venv", "--clear", "--without-pip"]).arg(&folder))?;
+    let mut install = Command::new(pip[0]);
+    install.args(&pip[1..]).arg("--python").arg(&python);
+    install.args(["--disable-pip-version-check", "install", "--quiet", "--only-binary=:all:", "--no-input"]);
+    run(install.arg("--requirement").arg(&requirements))
+        .context("pip could not fill the environment of the foreign tools (pip 22.3 or newer is needed)")?;
+    if !imports(&python) {
+        bail!("the packages of {REQUIREMENTS} are installed but cannot be imported by {}", python.display());
+    }
+    fs::write(&stamp, pinned)?;
+    println!("foreign: {} ({REQUIREMENTS} installed)", workspace.shown(&python));
+    Ok(python)
+}
+
+fn imports(python: &Path) -> bool {
+    let mut command = Command::new(python);
+    command.args(["-c", "import cbor2, nats, openai"]).stdin(Stdio::null());
+    command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
+/// Found, or installed where that needs nobody's password.
+fn hledger() -> Result<Option<PathBuf>> {
+    if let Some(path) = std::env::var_os("COUNTERFOIL_HLEDGER").filter(|path| !path.is_empty()) {
+        return Ok(Some(PathBuf::from(path)));
+    }
+    if tools::on_path("hledger").is_none() && is_root() && tools::on_path("apt-get").is_some() {
+        println!("foreign: apt-get install hledger");
+        let install = ["install", "--yes", "--quiet", "--no-install-recommends", "hledger"];
+        if run(apt_get().args(install)).is_err() {
+            // The package lists of a fresh image are empty.
+            run(apt_get().args(["update", "--quiet"]))?;
+            run(apt_get().args(install))?;
+        }
+    }
+    let found = tools::on_path("hledger");
+    if let Some(path) = &found {
+        println!("foreign: {} (there)", path.display());
+    }
+    Ok(found)
+}
+
+fn apt_get() -> Command {
+    let mut command = Command::new("apt-get");
+    command.env("DEBIAN_FRONTEND", "noninteractive");
+    command
+}
+
+fn is_root() -> bool {
+    Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0")
+}
+
+/// Quiet when it goes well; when it does not, what it said is the error.
+fn run(command: &mut Command) -> Result<()> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("{program} is missing"))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("{program} ended with {}: {}", output.status, said.trim());
+    }
+    Ok(())
+}
