@@ -49,7 +49,7 @@ pub enum FoldError {
     },
 }
 
-/// Debits and credits, booked and pending, in base units.
+/// Debits and credits, booked and pending, in base units. They only grow; a release is a leg the other way round.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Counters {
     /// Booked debits.
@@ -172,7 +172,7 @@ impl Books {
         }
         for Posting { account, amount } in &event.pending {
             let counters = &mut self.accounts[account.0 as usize].counters;
-            add_pending(counters, *amount);
+            add(&mut counters.debits_pending, &mut counters.credits_pending, *amount);
         }
         self.next_leaf = leaf + 1;
         self.time_us = event.header.time_us;
@@ -209,20 +209,6 @@ fn add(debits: &mut Amount, credits: &mut Amount, amount: Amount) {
         debits.0 += amount.0;
     } else {
         credits.0 -= amount.0;
-    }
-}
-
-/// Pending legs come in pairs: placed, then taken back with the opposite sign. A credit leg on an account with open
-/// pending debits is a release, and the other way round for the clearing side.
-fn add_pending(counters: &mut Counters, amount: Amount) {
-    if amount.0 >= 0 {
-        let release = amount.0.min(counters.credits_pending.0);
-        counters.credits_pending.0 -= release;
-        counters.debits_pending.0 += amount.0 - release;
-    } else {
-        let release = (-amount.0).min(counters.debits_pending.0);
-        counters.debits_pending.0 -= release;
-        counters.credits_pending.0 += -amount.0 - release;
     }
 }
 

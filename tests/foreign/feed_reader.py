@@ -1,0 +1,48 @@
+"""Reads the whole FEED with a NATS client that is not ours and prints one JSON object a message.
+
+usage: feed_reader.py NATS_URL CREDS_FILE
+The credentials are the auditor's: they can read LEDGER_0 and FEED, nothing else.
+"""
+import asyncio
+import json
+import sys
+
+import nats
+import nkeys
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+
+
+async def main(url: str, creds: str) -> int:
+    # A role's inbox is its own: `_INBOX_<public key>`.
+    text = open(creds, encoding="utf-8").read()
+    seed = text.split("BEGIN USER NKEY SEED-----")[1].split("------END")[0].strip().encode()
+    inbox = b"_INBOX_" + nkeys.from_seed(seed).public_key
+    options = {"user_credentials": creds, "inbox_prefix": inbox}
+    client = await nats.connect(url, **options)
+    stream = client.jetstream()
+    info = await stream.stream_info("FEED")
+    config = ConsumerConfig(deliver_policy=DeliverPolicy.ALL, ack_policy=AckPolicy.NONE, inactive_threshold=30)
+    messages = await stream.pull_subscribe("feed.log.>", stream="FEED", config=config)
+    leaves = set()
+    while True:
+        try:
+            batch = await messages.fetch(200, timeout=1)
+        except nats.errors.TimeoutError:
+            break
+        for message in batch:
+            headers = message.headers or {}
+            event = json.loads(message.data)
+            leaf = int(headers["counterfoil-leaf"])
+            assert event["header"]["leaf"] == leaf, "the header and the event disagree on the leaf"
+            assert headers["ce-specversion"] == "1.0"
+            assert message.subject == "feed.log." + event["body"]["type"], message.subject
+            leaves.add(leaf)
+            print(json.dumps({"leaf": leaf, "type": event["body"]["type"], "subject": message.subject}))
+    assert leaves == set(range(len(leaves))), "leaves are missing in FEED"
+    print(json.dumps({"messages": info.state.messages, "leaves": len(leaves)}), file=sys.stderr)
+    await client.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main(sys.argv[1], sys.argv[2])))
