@@ -1,1 +1,34 @@
-//! Room `kernels`.
+//! Room `kernels`: bitwise-reproducible inference. Model files, tokenizer, chat template, the numerics of `specs/numerics.md`
+//! on several instruction sets, the engine that runs jobs, and re-execution that checks them. No network, no money, no
+//! other room; the only room where `unsafe` is allowed (SIMD, and memory that pool threads share by disjoint parts).
+//!
+//! The way of a job: [`prompt_ids`] -> [`JobSpec`] -> [`Engine::submit`] -> [`JobHandle::next`] -> [`verify()`].
+
+mod batch;
+mod digest;
+mod error;
+mod forward;
+mod gguf;
+mod job;
+mod kv;
+mod model;
+mod numerics;
+mod packed;
+mod pool;
+mod pretokenizer;
+mod rope;
+mod sampling;
+#[cfg(test)]
+mod synthetic;
+mod template;
+mod tokenizer;
+mod verify;
+
+pub use batch::{Canceller, Engine, EngineMetrics, EngineOptions, JobHandle};
+pub use error::Error;
+pub use job::{Finish, JobEvent, JobSpec, SamplingParams, TokenOut};
+pub use model::{LoadOptions, Model};
+pub use numerics::{Backend, NUMERICS_ID};
+pub use template::{ChatMessage, ChatTemplate, prompt_ids};
+pub use tokenizer::{Detokenizer, Tokenizer};
+pub use verify::{NO_TOKEN, Verdict, verify};

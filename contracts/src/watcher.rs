@@ -1,0 +1,309 @@
+//! Follows the chain and hands on each event exactly once, when enough blocks lie above it. Holds its whole state in
+//! one serialisable value; asks its questions through `ChainReader`; sleeps never: the caller decides when to poll.
+//!
+//! Does not decide what an event means, and does not go on after a reorg deeper than its confirmations: it halts.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::chain::Head;
+use crate::error::ChainError;
+use crate::event::{ChainEvent, ChainFact, EventKey};
+use crate::fixed_bytes::Hash32;
+use crate::manifest::Manifest;
+use crate::reader::ChainReader;
+
+/// Blocks asked for in one call: nodes refuse wide ranges.
+const RANGE_BLOCKS_MAX: u64 = 1_000;
+/// Hashes of confirmed blocks that are kept, to say how far back a deep reorg goes.
+const REMEMBERED_BLOCKS_MAX: usize = 256;
+/// Event keys are kept for this many blocks behind the cursor, so that a scan that starts over yields nothing twice.
+const REMEMBERED_KEYS_BLOCKS: u64 = 1_024;
+
+/// Everything that a watcher knows. Store it in the same step as the events that a poll returned, or before them and
+/// rely on their keys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WatcherState {
+    /// Blocks that must lie above a block before its events count.
+    pub confirmations: u64,
+    /// The next block to be confirmed.
+    pub next_block: u64,
+    /// Confirmed blocks and their hashes, oldest first.
+    pub remembered: Vec<BlockMark>,
+    /// Set when the chain contradicted what was confirmed. Nothing is handed on any more.
+    pub halt: Option<Halt>,
+    handed_on: BTreeSet<HandedOn>,
+    early_exits: Vec<ChainEvent>,
+}
+
+/// A block that was confirmed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockMark {
+    /// The block's number.
+    pub number: u64,
+    /// The block's hash.
+    pub hash: Hash32,
+}
+
+/// A reorg deeper than the confirmations: events that were handed on may not be true any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Halt {
+    /// The confirmed block that the chain has replaced.
+    pub replaced: BlockMark,
+    /// The hash that the chain gives for it now.
+    pub found: Hash32,
+    /// The newest remembered block that still stands, if any.
+    pub last_common: Option<BlockMark>,
+}
+
+/// What one look at the chain brought.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Poll {
+    /// The chain's newest block.
+    pub head: Head,
+    /// The newest confirmed block, once there is one.
+    pub confirmed: Option<Head>,
+    /// Events that have become confirmed, in the chain's order, each once.
+    pub events: Vec<ChainEvent>,
+    /// Exit requests in unconfirmed blocks, each once, at first sight: stop serving these accounts now.
+    pub early_exits: Vec<ChainEvent>,
+    /// Exit requests that were reported early and have vanished with a reorg.
+    pub vanished_exits: Vec<ChainEvent>,
+    /// Deposits that wait for confirmations: all of them, at every poll.
+    pub pending_deposits: Vec<PendingDeposit>,
+    /// False when older blocks are still to be read: poll again at once.
+    pub caught_up: bool,
+    /// Set when the watcher has halted: raise the alarm.
+    pub halt: Option<Halt>,
+}
+
+/// A deposit that is on the chain and does not count yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PendingDeposit {
+    /// The `Deposited` event.
+    pub event: ChainEvent,
+    /// Blocks above it.
+    pub confirmations: u64,
+    /// Blocks that must be above it.
+    pub needed: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct HandedOn {
+    // First, so that the set is searched by it.
+    key: EventKey,
+    block: u64,
+}
+
+/// The watcher. Same state and same answers give the same polls.
+#[derive(Debug, Clone)]
+pub struct Watcher {
+    state: WatcherState,
+}
+
+impl WatcherState {
+    /// The state of a watcher that has seen nothing of a deployment yet.
+    pub fn new(manifest: &Manifest, confirmations: u64) -> Self {
+        Self {
+            confirmations,
+            next_block: manifest.deployed_block,
+            remembered: Vec::new(),
+            halt: None,
+            handed_on: BTreeSet::new(),
+            early_exits: Vec::new(),
+        }
+    }
+}
+
+impl Watcher {
+    /// Continues from a state.
+    pub fn new(state: WatcherState) -> Self {
+        Self { state }
+    }
+
+    /// The state to be stored.
+    pub fn state(&self) -> &WatcherState {
+        &self.state
+    }
+
+    /// Reads from an earlier block again. What was handed on is not handed on a second time.
+    pub fn rescan_from(&mut self, block: u64) {
+        let oldest = self.state.next_block.saturating_sub(REMEMBERED_KEYS_BLOCKS);
+        self.state.next_block = block.max(oldest).min(self.state.next_block);
+    }
+
+    /// Ends a halt, after a person has looked and the books were put right: goes on behind the newest block that still
+    /// stands. What was handed on and is gone is not taken back here; what is new since then is handed on.
+    pub fn accept_new_history(&mut self) {
+        let Some(halt) = self.state.halt.take() else { return };
+        let last_common = halt.last_common.map(|mark| mark.number);
+        let oldest = self.state.remembered.first().map_or(0, |mark| mark.number);
+        self.state.remembered.retain(|mark| last_common.is_some_and(|number| mark.number <= number));
+        self.state.next_block = last_common.map_or(oldest, |number| number + 1);
+    }
+
+    /// One look at the chain. On an error nothing has changed.
+    pub async fn poll(&mut self, reader: &impl ChainReader) -> Result<Poll, ChainError> {
+        let head = reader.head().await?;
+        let mut poll = Poll::empty(head);
+        let mut next = self.state.clone();
+        if next.halt.is_none() {
+            next.halt = self.find_deep_reorg(reader, head).await?;
+        }
+        poll.halt = next.halt;
+        if next.halt.is_none() {
+            next.confirm(reader, &mut poll).await?;
+            next.look_ahead(reader, &mut poll).await?;
+        }
+        self.state = next;
+        Ok(poll)
+    }
+
+    async fn find_deep_reorg(
+        &self,
+        reader: &impl ChainReader,
+        head: Head,
+    ) -> Result<Option<Halt>, ChainError> {
+        let Some(newest) = self.state.remembered.last().copied() else { return Ok(None) };
+        let found = match reader.block(newest.number).await? {
+            Some(block) => block.hash,
+            // A node that lags behind is not a reorg.
+            None => return Err(ChainError::NodeBehind { head: head.number, confirmed: newest.number }),
+        };
+        if found == newest.hash {
+            return Ok(None);
+        }
+        let mut last_common = None;
+        for mark in self.state.remembered.iter().rev() {
+            if reader.block(mark.number).await?.is_some_and(|block| block.hash == mark.hash) {
+                last_common = Some(*mark);
+                break;
+            }
+        }
+        Ok(Some(Halt { replaced: newest, found, last_common }))
+    }
+}
+
+impl WatcherState {
+    /// Hands on the events of the next range of blocks that are deep enough.
+    async fn confirm(&mut self, reader: &impl ChainReader, poll: &mut Poll) -> Result<(), ChainError> {
+        let Some(deepest) = poll.head.number.checked_sub(self.confirmations) else { return Ok(()) };
+        if deepest >= self.next_block {
+            let to = deepest.min(self.next_block + RANGE_BLOCKS_MAX - 1);
+            let before = block_or_behind(reader, to, poll.head).await?;
+            let events = reader.events(self.next_block, to).await?;
+            let after = block_or_behind(reader, to, poll.head).await?;
+            if before.hash != after.hash {
+                // The range was replaced while it was read; a later poll reads it again.
+                poll.caught_up = false;
+                return Ok(());
+            }
+            for event in events {
+                self.hand_on(event, poll);
+            }
+            self.remember(BlockMark { number: to, hash: after.hash });
+            self.next_block = to + 1;
+            poll.confirmed = Some(after);
+            poll.caught_up = to == deepest;
+        } else if let Some(mark) = self.remembered.last().copied() {
+            poll.confirmed = reader.block(mark.number).await?;
+        }
+        Ok(())
+    }
+
+    fn hand_on(&mut self, event: ChainEvent, poll: &mut Poll) {
+        let key = event.origin.key;
+        // The same event may stand in another block after a reorg or a wrong answer: the key alone decides.
+        if self.was_handed_on(key) {
+            return;
+        }
+        self.handed_on.insert(HandedOn { block: event.origin.block, key });
+        self.early_exits.retain(|early| early.origin.key != key);
+        poll.events.push(event);
+    }
+
+    fn was_handed_on(&self, key: EventKey) -> bool {
+        let from = HandedOn { key, block: 0 };
+        self.handed_on.range(from..).next().is_some_and(|known| known.key == key)
+    }
+
+    /// Reports what is to be known before it is confirmed: exit requests and waiting deposits.
+    async fn look_ahead(&mut self, reader: &impl ChainReader, poll: &mut Poll) -> Result<(), ChainError> {
+        if !poll.caught_up || poll.head.number < self.next_block {
+            return Ok(());
+        }
+        let ahead = reader.events(self.next_block, poll.head.number).await?;
+        self.forget_vanished_exits(&ahead, poll);
+        for event in ahead {
+            if self.was_handed_on(event.origin.key) {
+                continue;
+            }
+            match event.fact {
+                ChainFact::ExitRequested { .. } => {
+                    let key = event.origin.key;
+                    if !self.early_exits.iter().any(|early| early.origin.key == key) {
+                        self.early_exits.push(event.clone());
+                        poll.early_exits.push(event);
+                    }
+                }
+                ChainFact::Deposited { .. } => {
+                    let confirmations = poll.head.number - event.origin.block;
+                    poll.pending_deposits.push(PendingDeposit {
+                        event,
+                        confirmations,
+                        needed: self.confirmations,
+                    });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// An early exit is gone when its block is confirmed and it stands neither there nor in a newer block.
+    fn forget_vanished_exits(&mut self, ahead: &[ChainEvent], poll: &mut Poll) {
+        let next_block = self.next_block;
+        let stands = |exit: &ChainEvent| {
+            let again = ahead.iter().any(|event| event.origin.key == exit.origin.key);
+            again || exit.origin.block >= next_block
+        };
+        let (kept, vanished) = std::mem::take(&mut self.early_exits).into_iter().partition(stands);
+        self.early_exits = kept;
+        poll.vanished_exits = vanished;
+    }
+
+    fn remember(&mut self, mark: BlockMark) {
+        self.remembered.retain(|known| known.number < mark.number);
+        self.remembered.push(mark);
+        if self.remembered.len() > REMEMBERED_BLOCKS_MAX {
+            self.remembered.remove(0);
+        }
+        let oldest = mark.number.saturating_sub(REMEMBERED_KEYS_BLOCKS);
+        self.handed_on.retain(|known| known.block >= oldest);
+    }
+}
+
+impl Poll {
+    fn empty(head: Head) -> Self {
+        Self {
+            head,
+            confirmed: None,
+            events: Vec::new(),
+            early_exits: Vec::new(),
+            vanished_exits: Vec::new(),
+            pending_deposits: Vec::new(),
+            caught_up: true,
+            halt: None,
+        }
+    }
+}
+
+async fn block_or_behind(reader: &impl ChainReader, number: u64, head: Head) -> Result<Head, ChainError> {
+    let block = reader.block(number).await?;
+    block.ok_or(ChainError::NodeBehind { head: head.number, confirmed: number })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,142 @@
+//! Chat templates: messages to the text, and to the token ids, that a model was trained on. A message's content is data: it
+//! can never become a control token, whatever it contains.
+
+use crate::error::Error;
+use crate::gguf::{Header, Value};
+use crate::tokenizer::{Piece, Tokenizer};
+use minijinja::syntax::SyntaxConfig;
+use minijinja::{Environment, ErrorKind, context};
+
+/// Steps a template may take; a hostile file must not hold the gateway.
+const TEMPLATE_FUEL: u64 = 1_000_000;
+/// The character that brackets a placeholder. Private use: a template that contains it is refused.
+const MARK: char = '\u{F8FE}';
+/// Roles that [`prompt_ids`] accepts.
+const ROLES: [&str; 4] = ["system", "user", "assistant", "tool"];
+
+/// One message of a chat.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChatMessage {
+    /// `system`, `user`, `assistant` or `tool`.
+    pub role: String,
+    /// Plain text.
+    pub content: String,
+}
+
+/// The Jinja template of a model file.
+#[derive(Clone)]
+pub struct ChatTemplate {
+    environment: Environment<'static>,
+    hash: [u8; 32],
+}
+
+impl ChatTemplate {
+    pub(crate) fn from_header(header: &Header) -> Result<ChatTemplate, Error> {
+        match header.metadata.get("tokenizer.chat_template") {
+            Some(Value::Text(source)) => ChatTemplate::new(source),
+            _ => Err(Error::unsupported("model file without tokenizer.chat_template")),
+        }
+    }
+
+    fn new(source: &str) -> Result<ChatTemplate, Error> {
+        if source.contains(MARK) {
+            return Err(Error::unsupported(format!("chat template that contains {MARK:?}")));
+        }
+        let mut environment = Environment::new();
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(failed)?;
+        environment.set_syntax(syntax);
+        environment.set_fuel(Some(TEMPLATE_FUEL));
+        environment.add_function("raise_exception", |message: String| -> Result<String, minijinja::Error> {
+            Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
+        });
+        let hash = blake3::hash(source.as_bytes()).into();
+        environment.add_template_owned("chat".to_owned(), source.to_owned()).map_err(failed)?;
+        Ok(ChatTemplate { environment, hash })
+    }
+
+    /// The text for `messages`, ending where the assistant is to speak. For display; a prompt is made by [`prompt_ids`].
+    ///
+    /// # Errors
+    /// [`Error::Template`] with the engine's words.
+    pub fn render(&self, messages: &[ChatMessage]) -> Result<String, Error> {
+        let contents: Vec<&str> = messages.iter().map(|m| m.content.as_str()).collect();
+        self.render_contents(messages, &contents)
+    }
+
+    /// BLAKE3 of the template's bytes.
+    pub fn hash(&self) -> [u8; 32] {
+        self.hash
+    }
+
+    fn render_contents(&self, messages: &[ChatMessage], contents: &[&str]) -> Result<String, Error> {
+        let list: Vec<minijinja::Value> = messages
+            .iter()
+            .zip(contents)
+            .map(|(m, content)| context! { role => m.role.as_str(), content => *content })
+            .collect();
+        let template = self.environment.get_template("chat").map_err(failed)?;
+        template.render(context! { messages => list, add_generation_prompt => true }).map_err(failed)
+    }
+}
+
+fn failed(error: minijinja::Error) -> Error {
+    Error::Template { detail: format!("{error:#}") }
+}
+
+/// Token ids of a chat, ready for the assistant to continue. The template is rendered with placeholders; special tokens are
+/// parsed in the template's own text only; contents are encoded as plain text, together with the plain text around them.
+///
+/// # Errors
+/// [`Error::InvalidMessage`] for no messages, an unknown role or a content the template dropped; [`Error::Template`].
+pub fn prompt_ids(
+    tokenizer: &Tokenizer,
+    template: &ChatTemplate,
+    messages: &[ChatMessage],
+) -> Result<Vec<u32>, Error> {
+    if messages.is_empty() {
+        return Err(Error::InvalidMessage { what: "no messages; send at least one".to_owned() });
+    }
+    if let Some(message) = messages.iter().find(|m| !ROLES.contains(&m.role.as_str())) {
+        let role: String = message.role.chars().take(32).collect();
+        return Err(Error::InvalidMessage {
+            what: format!("role {role:?}; expected one of {}", ROLES.join(", ")),
+        });
+    }
+    let placeholders: Vec<String> = (0..messages.len()).map(|i| format!("{MARK}{i}{MARK}")).collect();
+    let names: Vec<&str> = placeholders.iter().map(String::as_str).collect();
+    let rendered = template.render_contents(messages, &names)?;
+
+    let mut ids = Vec::new();
+    let mut plain = String::new();
+    let mut seen = vec![false; messages.len()];
+    // Odd parts of the split are the numbers between marks.
+    for (at, part) in rendered.split(MARK).enumerate() {
+        if at % 2 == 1 {
+            let index = part.parse::<usize>().ok().filter(|i| *i < messages.len());
+            let Some(index) = index else {
+                return Err(Error::Template {
+                    detail: "the template changed a message's content".to_owned(),
+                });
+            };
+            seen[index] = true;
+            plain.push_str(&messages[index].content);
+            continue;
+        }
+        for piece in tokenizer.pieces(part) {
+            match piece {
+                Piece::Plain(text) => plain.push_str(&text),
+                Piece::Special(id) => {
+                    ids.extend(tokenizer.encode(&std::mem::take(&mut plain)));
+                    ids.push(id);
+                }
+            }
+        }
+    }
+    ids.extend(tokenizer.encode(&plain));
+    match seen.iter().position(|s| !s) {
+        Some(index) => {
+            Err(Error::InvalidMessage { what: format!("the template leaves out message {index}") })
+        }
+        None => Ok(ids),
+    }
+}
