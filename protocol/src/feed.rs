@@ -51,7 +51,7 @@ pub fn log_json(event: &Event) -> Vec<u8> {
     serde_json::to_vec(event).expect("an event is always JSON")
 }
 
-/// JSON of the operator's copy: no postings, no slices, no idempotency key.
+/// JSON of the operator's copy: no postings, no slices, no idempotency key, no command's fingerprint.
 pub fn operator_json(event: &Event) -> Vec<u8> {
     let mut body = serde_json::to_value(&event.body).expect("an event is always JSON");
     if let Some(data) = body.get_mut("data").and_then(|d| d.as_object_mut()) {
@@ -63,6 +63,7 @@ pub fn operator_json(event: &Event) -> Vec<u8> {
     let mut json = serde_json::to_value(view).expect("a view is always JSON");
     if let Some(map) = json.as_object_mut() {
         map.remove("key");
+        map.remove("command");
         map.remove("actor");
     }
     serde_json::to_vec(&json).expect("a value is always JSON")

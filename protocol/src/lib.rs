@@ -7,6 +7,7 @@
 
 pub mod amount;
 pub mod asset;
+pub mod checkpoint;
 pub mod codec;
 pub mod commit;
 pub mod commitment;
@@ -14,8 +15,10 @@ pub mod event;
 pub mod feed;
 pub mod id;
 pub mod job_message;
+pub mod proof;
 pub mod rate;
 pub mod receipt;
+pub mod tile;
 
 pub use amount::Amount;
 pub use event::{Event, EventBody};

@@ -1,0 +1,158 @@
+//! The door to the ledger inside the writer's process: submit a command, look at the state, follow the position.
+//! Must not: decide anything.
+
+use crate::pipeline::{Answer, Outcome, Position, Query, Reply, Request, StopReason};
+use crate::reader::CommittedCommit;
+use crate::tail::TailIndex;
+use crate::writer::{Gate, Message, Ticket};
+use ledger::command::Command;
+use ledger::{Refusal, State};
+use protocol::commit::Commit;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+use tokio::sync::{oneshot, watch};
+
+/// How long an answer may take before the caller is told that it is unknown. The command is not withdrawn.
+pub const ANSWER_WAIT: Duration = Duration::from_secs(30);
+
+/// Why a command was not (or is not known to be) carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitError {
+    /// The ledger said no. It may say yes later: refusals are not remembered.
+    #[error("refused: {refusal}")]
+    Refused {
+        /// Why.
+        refusal: Refusal,
+        /// Number of leaves of the log that it was decided on.
+        at_leaf: u64,
+    },
+    /// Too much waits; nothing happened.
+    #[error("too much waits for the log; nothing happened: try again in a moment")]
+    Overloaded,
+    /// The log did not answer in time, or the writer stopped before it did.
+    #[error("not known whether this was committed; ask again with the same key: it will not happen twice")]
+    Unknown,
+    /// The writer stopped, and with it this coordinator's right to answer. Nothing happened.
+    #[error("the ledger's writer has stopped: {0}")]
+    Stopped(String),
+    /// No commit could carry it; nothing happened.
+    #[error("too large for one commit: {0}")]
+    TooLarge(String),
+    /// It was committed before, and its outcome could not be read back.
+    #[error("committed before as commit {commit}, but its outcome cannot be read back: {reason}")]
+    Unreadable {
+        /// Where it stands.
+        commit: u64,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A client of the writer. Cheap to clone.
+#[derive(Clone)]
+pub struct LedgerClient {
+    pub(crate) queue: Sender<Message>,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) position: watch::Receiver<Position>,
+    pub(crate) stopped: watch::Receiver<Option<StopReason>>,
+    pub(crate) tail: Arc<TailIndex>,
+}
+
+impl LedgerClient {
+    /// Hands a command to the writer; returns once its events are committed and stand in the archive tail.
+    pub async fn submit(&self, command: Command) -> Result<Outcome, SubmitError> {
+        match self.ask(|ticket| Request::Command { ticket, command: Box::new(command) }).await? {
+            Reply::Done(outcome) => Ok(outcome),
+            Reply::Repeated { commit, first_leaf, count } => self.read_back(commit, first_leaf, count).await,
+            other => Err(refused(other)),
+        }
+    }
+
+    /// Asks the newest state, on the writer's thread: short, without waiting. The answer leaves after the commit that this
+    /// state depends on, so it never tells of what did not happen.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        f: impl FnOnce(&State) -> T + Send + 'static,
+    ) -> Result<T, SubmitError> {
+        // A question that panics must not take the writer down.
+        let query = Query::new(move |state| Answer(Box::new(catch_unwind(AssertUnwindSafe(|| f(state))))));
+        match self.ask(|ticket| Request::Read { ticket, query }).await? {
+            Reply::Answer(Answer(answer)) => match answer.downcast::<std::thread::Result<T>>() {
+                Ok(answer) => Ok(answer.unwrap_or_else(|panic| resume_unwind(panic))),
+                Err(_) => unreachable!("the answer to a query is what the query returned"),
+            },
+            other => Err(refused(other)),
+        }
+    }
+
+    /// The committed position: acknowledged by the log and in the archive tail.
+    pub fn position(&self) -> watch::Receiver<Position> {
+        self.position.clone()
+    }
+
+    /// Why the writer stopped, once it has.
+    pub fn stopped(&self) -> watch::Receiver<Option<StopReason>> {
+        self.stopped.clone()
+    }
+
+    async fn ask(&self, request: impl FnOnce(Ticket) -> Request<Ticket>) -> Result<Reply, SubmitError> {
+        let Some(pass) = self.gate.enter() else { return Err(SubmitError::Overloaded) };
+        let (reply, answer) = oneshot::channel();
+        let request = request(Ticket { reply, _pass: pass });
+        if self.queue.send(Message::Request(request)).is_err() {
+            return Err(self.stopped_error());
+        }
+        match tokio::time::timeout(ANSWER_WAIT, answer).await {
+            Ok(Ok(reply)) => Ok(reply),
+            // The writer ended before it looked at the request: what it looked at it answers.
+            Ok(Err(_)) => Err(self.stopped_error()),
+            Err(_) => Err(SubmitError::Unknown),
+        }
+    }
+
+    fn stopped_error(&self) -> SubmitError {
+        let reason = self.stopped.borrow().clone();
+        match reason {
+            Some(reason) => SubmitError::Stopped(reason.to_string()),
+            // Only a panic ends the writer's thread without a word; then nobody knows.
+            None => SubmitError::Unknown,
+        }
+    }
+
+    /// The first outcome of a repeated command, from the archive tail.
+    async fn read_back(&self, commit: u64, first_leaf: u64, count: u32) -> Result<Outcome, SubmitError> {
+        let tail = self.tail.clone();
+        let read = tokio::task::spawn_blocking(move || read_outcome(&tail, commit, first_leaf, count)).await;
+        let read = read.unwrap_or_else(|e| Err(e.to_string()));
+        read.map_err(|reason| SubmitError::Unreadable { commit, reason })
+    }
+}
+
+fn read_outcome(tail: &TailIndex, commit: u64, first_leaf: u64, count: u32) -> Result<Outcome, String> {
+    let bytes = tail.read(commit).map_err(|e| e.to_string())?;
+    let bytes = bytes.ok_or("the archive tail does not reach that far")?;
+    let CommittedCommit { hash, commit: Commit { time_us, first_leaf: begin, .. }, events, .. } =
+        CommittedCommit::decode(commit, bytes).map_err(|e| e.to_string())?;
+    let skip = first_leaf.checked_sub(begin).and_then(|skip| usize::try_from(skip).ok());
+    let skip = skip.ok_or("the commit begins after the command's first leaf")?;
+    let events: Vec<_> = events.into_iter().skip(skip).take(count as usize).collect();
+    if events.len() != count as usize {
+        return Err(format!("the commit holds {} of the command's {count} events", events.len()));
+    }
+    Ok(Outcome { commit, commit_hash: hash, first_leaf, time_us, events, repeated: true })
+}
+
+fn refused(reply: Reply) -> SubmitError {
+    match reply {
+        Reply::Refused { refusal, at_leaf } => SubmitError::Refused { refusal, at_leaf },
+        Reply::Overloaded => SubmitError::Overloaded,
+        Reply::Unknown => SubmitError::Unknown,
+        Reply::Stopped(reason) => SubmitError::Stopped(reason.to_string()),
+        Reply::TooLarge(reason) => SubmitError::TooLarge(reason),
+        Reply::Done(_) | Reply::Repeated { .. } | Reply::Answer(_) => {
+            unreachable!("a command gets a command's reply, a read a read's")
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! The journal as one thing: opens the log (lock, compare, replay), starts the writer, hands out the client, the reader,
+//! the position and the live commits. Must not: start FEED, the transparency log or nats-server (who composes does).
+
+mod start;
+
+pub use start::StartError;
+
+use crate::auth::{self, Credentials};
+use crate::client::LedgerClient;
+use crate::pipeline::{Boot, Input, Pipeline, PipelineOptions, Position, StopReason};
+use crate::reader::{Reader, ReaderOptions};
+use crate::snapshot_store::SnapshotStore;
+use crate::stream::{self, LEDGER_STREAM, LEDGER_SUBJECT};
+use crate::tail::TailSyncer;
+use crate::writer::{Committed, Gate, Link, LinkOptions, LinkRequest, Message, TailSyncMode, Writer};
+use protocol::event::policy::NetworkOpened;
+use protocol::id::Hash32;
+use start::Recovered;
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+/// Live commits that a follower may be behind before it must read them from the log.
+pub const COMMITS_ANNOUNCED_MAX: usize = 256;
+/// How often the stream's last acknowledged commit is compared with ours.
+pub const WATCH_PERIOD: Duration = Duration::from_secs(10);
+/// How long [`Journal::shutdown`] waits for the log before it gives up on it.
+pub const SHUTDOWN_WAIT: Duration = Duration::from_secs(10);
+
+/// What [`Journal::open`] needs.
+#[derive(Clone, Debug)]
+pub struct JournalOptions {
+    /// The broker, `nats://host:port`.
+    pub url: String,
+    /// Of [`crate::auth::Role::Writer`].
+    pub credentials: Credentials,
+    /// Archive tail, snapshots, lock.
+    pub data_dir: PathBuf,
+    /// The network to open when the log is empty.
+    pub genesis: Option<NetworkOpened>,
+    /// When answers leave.
+    pub tail_sync: TailSyncMode,
+    /// Largest size of one tail file, bytes.
+    pub tail_file_bytes_max: u64,
+    /// Shard, queue length, snapshots.
+    pub pipeline: PipelineOptions,
+    /// See [`WATCH_PERIOD`].
+    pub watch_period: Duration,
+}
+
+impl JournalOptions {
+    /// Shard 0 with the usual figures.
+    pub fn new(url: String, credentials: Credentials, data_dir: PathBuf) -> Self {
+        Self {
+            url,
+            credentials,
+            data_dir,
+            genesis: None,
+            tail_sync: TailSyncMode::Soon,
+            tail_file_bytes_max: crate::tail::TAIL_FILE_BYTES_MAX,
+            pipeline: PipelineOptions::new(0),
+            watch_period: WATCH_PERIOD,
+        }
+    }
+}
+
+/// The open journal. Dropping it asks the writer to finish; [`Journal::shutdown`] also waits for that.
+pub struct Journal {
+    client: LedgerClient,
+    reader: Reader,
+    commits: broadcast::Sender<Committed>,
+    epoch: u64,
+    ended: Option<oneshot::Receiver<()>>,
+}
+
+/// What the threads share from the beginning.
+struct Wires {
+    queue: Sender<Message>,
+    position: watch::Sender<Position>,
+    commits: broadcast::Sender<Committed>,
+    stopped: watch::Sender<Option<StopReason>>,
+}
+
+/// Reported by the log's thread once the writer runs.
+struct Started {
+    tail: Arc<crate::tail::TailIndex>,
+    led: oneshot::Receiver<u64>,
+}
+
+impl Journal {
+    /// Locks the data folder, compares archive and stream, replays, begins a term. Returns once this writer leads.
+    pub async fn open(options: JournalOptions) -> Result<Journal, StartError> {
+        let lock = start::lock_data_dir(&options.data_dir)?;
+        let (queue, inbox) = channel();
+        let (position, position_rx) = watch::channel(Position::default());
+        let (commits, _) = broadcast::channel(COMMITS_ANNOUNCED_MAX);
+        let (stopped, mut stopped_rx) = watch::channel(None);
+        let gate = Gate::new(options.pipeline.queue_requests_max);
+        let wires = Wires { queue: queue.clone(), position, commits: commits.clone(), stopped };
+        let reader_client = auth::connect(&options.url, &options.credentials).await?;
+        let reader = Reader::new(ReaderOptions {
+            client: reader_client,
+            stream: LEDGER_STREAM.to_owned(),
+            shard: options.pipeline.shard,
+            position: Some(position_rx.clone()),
+        });
+        let (report, reported) = oneshot::channel();
+        let (ended_tx, ended) = oneshot::channel();
+        let log = LogThread { options, lock, inbox, wires, report, ended: ended_tx };
+        std::thread::Builder::new()
+            .name("ledger-log".into())
+            .spawn(move || log.run())
+            .map_err(StartError::Thread)?;
+        let Started { tail, led } = reported.await.map_err(|_| StartError::Died)??;
+        let client = LedgerClient { queue, gate, position: position_rx, stopped: stopped_rx.clone(), tail };
+        let epoch = tokio::select! {
+            Ok(epoch) = led => epoch,
+            Ok(reason) = stopped_rx.wait_for(Option::is_some) => {
+                let reason = reason.clone().unwrap_or(StopReason::Closed);
+                // The lock must be free when the caller hears of it.
+                let _ = ended.await;
+                return Err(StartError::Stopped(reason));
+            }
+            else => return Err(StartError::Died),
+        };
+        Ok(Journal { client, reader, commits, epoch, ended: Some(ended) })
+    }
+
+    /// The door for commands.
+    pub fn client(&self) -> LedgerClient {
+        self.client.clone()
+    }
+
+    /// Reads the log; a live read ends with this journal and never runs ahead of its committed position.
+    pub fn reader(&self) -> Reader {
+        self.reader.clone()
+    }
+
+    /// The committed position.
+    pub fn position(&self) -> watch::Receiver<Position> {
+        self.client.position()
+    }
+
+    /// Commits as they become safe. A follower that lags ([`COMMITS_ANNOUNCED_MAX`]) reads on with [`Journal::reader`].
+    pub fn commits(&self) -> broadcast::Receiver<Committed> {
+        self.commits.subscribe()
+    }
+
+    /// The writer's term.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Why the writer stopped, once it has.
+    pub fn stopped(&self) -> watch::Receiver<Option<StopReason>> {
+        self.client.stopped()
+    }
+
+    /// Finishes what was accepted, writes a snapshot, ends the threads and frees the lock. Fails when the writer had
+    /// stopped for another reason, or the log did not answer in time.
+    pub async fn shutdown(mut self) -> Result<(), StopReason> {
+        let Some(mut ended) = self.ended.take() else { return Ok(()) };
+        let _ = self.client.queue.send(Message::Input(Input::Shutdown));
+        if tokio::time::timeout(SHUTDOWN_WAIT, &mut ended).await.is_err() {
+            let _ = self.client.queue.send(Message::Input(Input::Abandon));
+            let _ = ended.await;
+        }
+        match self.client.stopped.borrow().clone() {
+            Some(StopReason::Closed) => Ok(()),
+            Some(other) => Err(other),
+            None => Err(StopReason::Broken("the writer's thread died".to_owned())),
+        }
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        if self.ended.is_some() {
+            let _ = self.client.queue.send(Message::Input(Input::Shutdown));
+        }
+    }
+}
+
+/// The thread that owns the broker's connection: start-up first, then the link.
+struct LogThread {
+    options: JournalOptions,
+    lock: File,
+    inbox: std::sync::mpsc::Receiver<Message>,
+    wires: Wires,
+    report: oneshot::Sender<Result<Started, StartError>>,
+    ended: oneshot::Sender<()>,
+}
+
+impl LogThread {
+    fn run(self) {
+        let LogThread { options, lock, inbox, wires, report, ended } = self;
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return drop(report.send(Err(StartError::Thread(error)))),
+        };
+        runtime.block_on(async move {
+            let (link_tx, link_rx) = mpsc::unbounded_channel();
+            match prepare(options, lock, inbox, wires, link_tx).await {
+                Err(error) => drop(report.send(Err(error))),
+                Ok(Prepared { started, writer, link }) => {
+                    let _ = report.send(Ok(started));
+                    link.serve(link_rx).await;
+                    // The link ends with the writer, whose thread only has to put the lock away.
+                    let _ = writer.join();
+                    let _ = ended.send(());
+                }
+            }
+        });
+    }
+}
+
+/// Start-up's result on the log's thread.
+struct Prepared {
+    started: Started,
+    writer: std::thread::JoinHandle<()>,
+    link: Link,
+}
+
+async fn prepare(
+    options: JournalOptions,
+    lock: File,
+    inbox: std::sync::mpsc::Receiver<Message>,
+    wires: Wires,
+    link_tx: mpsc::UnboundedSender<LinkRequest>,
+) -> Result<Prepared, StartError> {
+    let client = auth::connect(&options.url, &options.credentials).await?;
+    stream::verify_streams(&client).await?;
+    let snapshots = SnapshotStore::open(&options.data_dir)?;
+    let Recovered { state, tail, mark } = start::recover(&options, &client, &snapshots).await?;
+    let Wires { queue, position, commits, stopped } = wires;
+    position.send_replace(Position::of(&state));
+    let link = Link::new(LinkOptions {
+        client,
+        stream: LEDGER_STREAM.to_owned(),
+        subject: LEDGER_SUBJECT.to_owned(),
+        answers: queue.clone(),
+        position: position.subscribe(),
+        watch_period: options.watch_period,
+    });
+    let link = link.await.map_err(|reason| StartError::Link { reason })?;
+    let syncer = start_syncer(mark, options.tail_sync, queue)?;
+    let (led_tx, led) = oneshot::channel();
+    let started = Started { tail: tail.index(), led };
+    let writer = Writer {
+        pipeline: Pipeline::new(options.pipeline),
+        queue: inbox,
+        link: link_tx,
+        tail,
+        syncer,
+        sync_mode: options.tail_sync,
+        snapshots,
+        position,
+        commits,
+        stopped,
+        led: Some(led_tx),
+        lock,
+    };
+    let mut nonce = [0; 32];
+    getrandom::fill(&mut nonce).map_err(|e| StartError::Link { reason: e.to_string() })?;
+    let boot = Boot { state, nonce: Hash32(nonce), genesis: options.genesis };
+    let writer = writer.start(Input::Boot(Box::new(boot))).map_err(StartError::Thread)?;
+    Ok(Prepared { started, writer, link })
+}
+
+fn start_syncer(
+    mark: crate::tail::HighWater,
+    mode: TailSyncMode,
+    queue: Sender<Message>,
+) -> Result<TailSyncer, StartError> {
+    let delay = match mode {
+        TailSyncMode::Soon => crate::tail::TAIL_SYNC_DELAY,
+        TailSyncMode::Always => Duration::ZERO,
+    };
+    let done = move |synced: Result<Position, crate::tail::TailError>| {
+        let input = match (synced, mode) {
+            (Err(error), _) => Input::TailLost { reason: error.to_string() },
+            (Ok(head), TailSyncMode::Always) => Input::TailWritten { number: head.commit, result: Ok(()) },
+            (Ok(_), TailSyncMode::Soon) => return,
+        };
+        let _ = queue.send(Message::Input(input));
+    };
+    TailSyncer::start(mark, delay, done).map_err(StartError::Thread)
+}

@@ -1,0 +1,241 @@
+//! Start-up: one coordinator per data folder, the stream compared with the archive tail and the high-water mark, a shorter
+//! tail backfilled, the state rebuilt from a snapshot or from the beginning. Must not: go on when anything disagrees.
+
+use super::JournalOptions;
+use crate::pipeline::{Position, StopReason};
+use crate::reader::{CommittedCommit, ReadError, Reader, ReaderOptions, Until};
+use crate::snapshot_store::{SnapshotError, SnapshotStore};
+use crate::stream::LEDGER_STREAM;
+use crate::tail::{HighWater, Tail, TailError, TailOptions};
+use futures::StreamExt;
+use ledger::State;
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+
+/// Why a journal did not open.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Another process serves this data folder.
+    #[error(
+        "{path} is locked: another coordinator serves this data folder; stop it first, or give this one its own --data"
+    )]
+    Locked {
+        /// The lock's file.
+        path: PathBuf,
+    },
+    /// The data folder.
+    #[error("data folder {path}: {source}")]
+    DataDir {
+        /// Which.
+        path: PathBuf,
+        /// The system's words.
+        source: std::io::Error,
+    },
+    /// No thread or runtime.
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
+    /// The broker would not have us.
+    #[error(transparent)]
+    Auth(#[from] crate::auth::AuthError),
+    /// The streams are not as they must be.
+    #[error(transparent)]
+    Stream(#[from] crate::stream::StreamError),
+    /// The link to the broker.
+    #[error("cannot begin to write: {reason}")]
+    Link {
+        /// The client's words.
+        reason: String,
+    },
+    /// The stream lost what it had acknowledged.
+    #[error(
+        "acknowledged data is missing: stream {stream} ends at commit {stream_last}, our archive knows commit {ours}; \
+         refused. `counterfoil restore` rebuilds the stream from the archive; nothing was changed"
+    )]
+    Shorter {
+        /// Its name.
+        stream: String,
+        /// Its last sequence.
+        stream_last: u64,
+        /// What the archive tail or the high-water mark knows.
+        ours: u64,
+    },
+    /// The stream is another log, or was altered.
+    #[error(
+        "stream {stream} differs from our archive at commit {at}: it holds {found}, the archive {ours}; refused. Either \
+         --data belongs to another network, or the stream was altered: `counterfoil restore` rebuilds it"
+    )]
+    Differs {
+        /// Its name.
+        stream: String,
+        /// Where.
+        at: u64,
+        /// The stream's hash.
+        found: String,
+        /// The archive's hash.
+        ours: String,
+    },
+    /// The stream has holes.
+    #[error(
+        "stream {stream} holds {messages} messages from {first} to {last}; a whole log begins at 1 without holes; refused. \
+         `counterfoil restore` rebuilds it from the archive"
+    )]
+    Holes {
+        /// Its name.
+        stream: String,
+        /// Messages in it.
+        messages: u64,
+        /// First sequence.
+        first: u64,
+        /// Last sequence.
+        last: u64,
+    },
+    /// Reading the log.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The archive tail.
+    #[error(transparent)]
+    Tail(#[from] TailError),
+    /// The folder of snapshots.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// The ledger does not accept the log.
+    #[error(
+        "commit {at} cannot be applied: {reason}; this program does not understand this log: use a newer one"
+    )]
+    NotApplied {
+        /// Where.
+        at: u64,
+        /// The ledger's words.
+        reason: String,
+    },
+    /// The writer stopped before its term began.
+    #[error("the writer could not begin: {0}")]
+    Stopped(StopReason),
+    /// A thread ended without a word.
+    #[error("a thread of the journal died; its panic stands in the log output")]
+    Died,
+}
+
+/// What start-up hands to the writer.
+pub(super) struct Recovered {
+    pub(super) state: State,
+    pub(super) tail: Tail,
+    pub(super) mark: HighWater,
+}
+
+/// Takes the data folder's lock; it is free when the file is closed.
+pub(super) fn lock_data_dir(data_dir: &Path) -> Result<File, StartError> {
+    let failed = |source| StartError::DataDir { path: data_dir.to_owned(), source };
+    std::fs::create_dir_all(data_dir).map_err(failed)?;
+    let path = data_dir.join("coordinator.lock");
+    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StartError::Locked { path }),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+/// Compares, replays, backfills.
+pub(super) async fn recover(
+    options: &JournalOptions,
+    client: &async_nats::Client,
+    snapshots: &SnapshotStore,
+) -> Result<Recovered, StartError> {
+    let shard = options.pipeline.shard;
+    let reader = Reader::new(ReaderOptions {
+        client: client.clone(),
+        stream: LEDGER_STREAM.to_owned(),
+        shard,
+        position: None,
+    });
+    let mut tail = Tail::open(TailOptions {
+        data_dir: options.data_dir.clone(),
+        shard,
+        file_bytes_max: options.tail_file_bytes_max,
+    })?;
+    let mut mark = HighWater::open(&options.data_dir)?;
+    let last = compare(&reader, &tail, &mark).await?;
+    if let Some(torn) = tail.torn() {
+        tracing::warn!(target: "journal", commit = torn.number, "the archive's last record {}; cut off, the stream has it", torn.reason);
+        tail.cut_torn()?;
+    }
+    let mut state = newest_snapshot(&reader, snapshots, shard, last).await?;
+    let from = if tail.head().commit < state.last_commit() { tail.head() } else { Position::of(&state) };
+    let backfill_from = tail.head().commit;
+    let mut commits = reader.after(from, Until::Commit(last));
+    while let Some(commit) = commits.next().await {
+        let commit = commit?;
+        if commit.number > state.last_commit() {
+            apply(&mut state, &commit)?;
+        }
+        if commit.number > tail.head().commit {
+            tail.append(commit.position(), &commit.bytes)?;
+        }
+    }
+    if tail.head().commit > backfill_from {
+        tracing::warn!(target: "journal", from = backfill_from, to = tail.head().commit, "the archive tail was shorter than the stream; backfilled");
+    }
+    tail.pending().sync()?;
+    mark.write(tail.head())?;
+    Ok(Recovered { state, tail, mark })
+}
+
+/// The stream's last sequence, once it is known to hold everything that our files know, unaltered.
+async fn compare(reader: &Reader, tail: &Tail, mark: &HighWater) -> Result<u64, StartError> {
+    let stream = || LEDGER_STREAM.to_owned();
+    let info = reader.info().await?;
+    let (messages, first, last) = (info.messages, info.first_sequence, info.last_sequence);
+    let torn = tail.torn().map_or(0, |torn| torn.number);
+    let ours = tail.head().commit.max(mark.last().commit).max(torn);
+    if last < ours {
+        return Err(StartError::Shorter { stream: stream(), stream_last: last, ours });
+    }
+    if last > 0 && (messages != last || first != 1) {
+        return Err(StartError::Holes { stream: stream(), messages, first, last });
+    }
+    for known in [tail.head(), mark.last()] {
+        if known.commit == 0 {
+            continue;
+        }
+        let found = reader.position_at(known.commit).await?;
+        if found.map(|found| found.hash) != Some(known.hash) {
+            let found = found.map_or_else(|| "nothing".to_owned(), |found| found.hash.to_string());
+            let ours = known.hash.to_string();
+            return Err(StartError::Differs { stream: stream(), at: known.commit, found, ours });
+        }
+    }
+    Ok(last)
+}
+
+/// The newest snapshot that stands in this log's chain; without one, the beginning.
+async fn newest_snapshot(
+    reader: &Reader,
+    snapshots: &SnapshotStore,
+    shard: u32,
+    last: u64,
+) -> Result<State, StartError> {
+    for file in snapshots.list()? {
+        let state = match file.read() {
+            Ok(state) => state,
+            Err(error) => {
+                tracing::warn!(target: "journal", "{error}");
+                continue;
+            }
+        };
+        let ours = Position::of(&state);
+        let found = if ours.commit <= last { reader.position_at(ours.commit).await? } else { None };
+        if found.is_some_and(|found| (found.hash, found.leaf) == (ours.hash, ours.leaf))
+            && state.shard() == shard
+        {
+            tracing::info!(target: "journal", commit = ours.commit, "state from a snapshot");
+            return Ok(state);
+        }
+        tracing::warn!(target: "journal", commit = ours.commit, "snapshot {} is not of this log; ignored", file.path.display());
+    }
+    Ok(State::new(shard))
+}
+
+fn apply(state: &mut State, commit: &CommittedCommit) -> Result<(), StartError> {
+    commit.apply_to(state).map_err(|e| StartError::NotApplied { at: commit.number, reason: e.to_string() })
+}
