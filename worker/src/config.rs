@@ -1,0 +1,114 @@
+//! The operator's configuration file: what `--config FILE` holds. The binary parses the TOML; secrets are in files that
+//! it names.
+
+use crate::error::WorkerError;
+use crate::keys::{OperatorKey, refuse_readable_by_others};
+use crate::worker::{BackendOptions, ModelOptions, NodeOptions, WorkerOptions};
+use protocol::id::NodeId;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The file. Relative paths count from its own directory.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkerConfig {
+    /// `nats://HOST:PORT`, several separated by commas.
+    pub nats_url: String,
+    /// The operator's user seed (`SU...`), readable by its owner only.
+    pub operator_seed_file: PathBuf,
+    /// The user JWT that registration gave.
+    pub operator_jwt_file: PathBuf,
+    /// Node keys and receipts not yet acknowledged. Default `worker-data`.
+    #[serde(default = "default_data_dir")]
+    pub data_dir: PathBuf,
+    /// Threads that compute, for each model file. Default: one for each core.
+    #[serde(default = "default_threads")]
+    pub threads: u32,
+    /// At least one.
+    pub nodes: Vec<NodeConfig>,
+}
+
+/// One node of the operator.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeConfig {
+    /// Its id from registration.
+    pub id: NodeId,
+    /// Jobs at once. Default 4.
+    #[serde(default = "default_slots")]
+    pub slots: u32,
+    /// At least one.
+    pub models: Vec<ModelConfig>,
+}
+
+/// One model and what runs it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "backend", rename_all = "snake_case", deny_unknown_fields)]
+pub enum ModelConfig {
+    /// Our kernels: re-executable receipts.
+    Builtin {
+        /// Its name on the rate card.
+        name: String,
+        /// The GGUF file.
+        path: PathBuf,
+    },
+}
+
+fn default_data_dir() -> PathBuf {
+    "worker-data".into()
+}
+
+fn default_slots() -> u32 {
+    4
+}
+
+fn default_threads() -> u32 {
+    std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1))
+}
+
+impl WorkerConfig {
+    /// Reads the files it names; `config_dir` is the directory of the configuration file.
+    ///
+    /// # Errors
+    /// [`WorkerError::File`], [`WorkerError::Seed`], [`WorkerError::Options`].
+    pub fn options(&self, config_dir: &Path) -> Result<WorkerOptions, WorkerError> {
+        let read = |path: &Path| {
+            let path = config_dir.join(path);
+            fs::read_to_string(&path).map_err(|e| WorkerError::file(&path, e))
+        };
+        let seed_file = config_dir.join(&self.operator_seed_file);
+        if seed_file.exists() {
+            refuse_readable_by_others(&seed_file)?;
+        }
+        let node = |node: &NodeConfig| NodeOptions {
+            id: node.id,
+            slots: node.slots,
+            models: node.models.iter().map(|model| model.options(config_dir)).collect(),
+        };
+        let options = WorkerOptions {
+            nats_url: self.nats_url.clone(),
+            operator_key: OperatorKey::from_seed(&read(&self.operator_seed_file)?)?,
+            operator_jwt: read(&self.operator_jwt_file)?.trim().to_owned(),
+            data_dir: config_dir.join(&self.data_dir),
+            nodes: self.nodes.iter().map(node).collect(),
+            threads: self.threads,
+        };
+        crate::worker::check(&options)?;
+        Ok(options)
+    }
+}
+
+impl ModelConfig {
+    fn options(&self, config_dir: &Path) -> ModelOptions {
+        match self {
+            ModelConfig::Builtin { name, path } => ModelOptions {
+                name: name.clone(),
+                backend: BackendOptions::Builtin { path: config_dir.join(path) },
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
