@@ -1,9 +1,9 @@
 //! The verbs. One file a command: its arguments, its help, its call.
 
-mod audit;
-mod export;
+pub mod audit;
+pub mod export;
 mod ledger;
-mod log_source;
+pub mod log_source;
 mod model;
 mod up;
 mod worker;

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod audit_doors;
 mod commands;
 mod exit_code;
 mod network;

@@ -7,6 +7,7 @@ use projector::{Books, time};
 use protocol::codec;
 use protocol::commit::Commit;
 use protocol::event::Event;
+use protocol::proof::{RootBuilder, leaf_hash};
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 
@@ -124,8 +125,11 @@ impl LogSource {
     /// What an exported file says about where it comes from. The root is recomputed from the events themselves.
     pub fn provenance(events: &[Event]) -> Result<Provenance> {
         let books = Self::books(events)?;
-        let root = protocol::proof::root_of(events.iter().map(codec::encode));
-        Ok(Provenance { origin: books.origin().to_owned(), size: books.size(), root: Some(root) })
+        let mut root = RootBuilder::new();
+        for event in events {
+            root.push(leaf_hash(&codec::encode(event)));
+        }
+        Ok(Provenance { origin: books.origin().to_owned(), size: books.size(), root: Some(root.root()) })
     }
 }
 

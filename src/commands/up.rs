@@ -1,0 +1,148 @@
+//! `counterfoil up`: the whole network on this machine, and one customer's story on it.
+
+use crate::network::{Network, NetworkOptions};
+use crate::output::Output;
+use crate::story::customer::Customer;
+use crate::story::events::EventLog;
+use crate::story::prepaid;
+use anyhow::{Context, Result};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// See [`super::Command::Up`]. Example: counterfoil up --data data
+#[derive(clap::Args)]
+pub struct Up {
+    /// Which network.
+    #[arg(long, default_value = "prepaid", value_parser = ["prepaid"])]
+    preset: String,
+    /// Everything lies under it; used again, the same ledger goes on.
+    #[arg(long, default_value = "data", value_name = "DIR")]
+    data: PathBuf,
+    /// Gateway's port; busy is an error. 0 takes free ports for everything.
+    #[arg(long, value_name = "N")]
+    port: Option<u16>,
+    /// End after the story, with 0 only if every step held.
+    #[arg(long)]
+    once: bool,
+    /// Serve without walking the story first.
+    #[arg(long, conflicts_with = "once")]
+    no_story: bool,
+    /// Write where everything is, as JSON, once it answers.
+    #[arg(long, value_name = "FILE")]
+    ready_file: Option<PathBuf>,
+    /// What runs the model: `builtin`.
+    #[arg(long, default_value = "builtin", value_parser = ["builtin"])]
+    backend: String,
+    /// GGUF file.
+    #[arg(long, env = "COUNTERFOIL_MODEL", value_name = "FILE")]
+    model: PathBuf,
+    /// Print the preset's configuration and end.
+    #[arg(long)]
+    print_config: bool,
+}
+
+impl Up {
+    /// Runs it.
+    pub fn run(self, output: Output) -> Result<ExitCode> {
+        if self.print_config {
+            output.bytes(crate::network::PREPAID.as_bytes());
+            return Ok(ExitCode::SUCCESS);
+        }
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        runtime.block_on(self.serve(output))
+    }
+
+    async fn serve(self, output: Output) -> Result<ExitCode> {
+        let mut interrupt = std::pin::pin!(interrupted());
+        let bar = spinner();
+        let options = NetworkOptions { data: self.data.clone(), port: self.port, model: self.model.clone() };
+        let progress = |part: &str| bar.set_message(format!("starting: {part}"));
+        let network = tokio::select! {
+            started = Network::start(options, &progress) => started?,
+            () = &mut interrupt => return Ok(ExitCode::from(130)),
+        };
+        bar.finish_and_clear();
+        for note in &network.notes {
+            eprintln!("  {note}");
+        }
+        let told = tokio::select! {
+            told = self.tell(&network, output) => told,
+            () = &mut interrupt => Ok(()),
+        };
+        if told.is_ok() && !self.once {
+            interrupt.await;
+        }
+        let ended = network.shutdown().await;
+        told?;
+        ended?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    async fn tell(&self, network: &Network, output: Output) -> Result<()> {
+        if !self.no_story {
+            prepaid(network, &output).await?;
+        }
+        let events = EventLog::follow(&network.journal);
+        let customer = Customer::of_this_directory(network, &events).await?;
+        let ready = ready(network, &customer);
+        if let Some(path) = &self.ready_file {
+            crate::network::secrets::write_secret(path, &ready.to_string())
+                .with_context(|| path.display().to_string())?;
+        }
+        if !self.once {
+            let text = invitation(network, &customer).await?;
+            output.result(&text, &json!({"step": "ready", "ready": ready}));
+        }
+        Ok(())
+    }
+}
+
+fn ready(network: &Network, customer: &Customer) -> Value {
+    json!({
+        "gateway": network.gateway_url,
+        "api_key": customer.api_key,
+        "admin_key": network.secrets.admin_key,
+        "auditor_key": network.secrets.auditor_key,
+        "nats": network.nats_url,
+        "chain_rpc": network.chain_url,
+        "data_dir": network.data,
+        "auditor_policy": network.data.join("auditor.policy"),
+        "pids": network.pids,
+    })
+}
+
+async fn invitation(network: &Network, customer: &Customer) -> Result<String> {
+    let (url, key, model) = (&network.gateway_url, &customer.api_key, network.first_model().await?);
+    Ok(format!(
+        "Up. Gateway {url}  (OpenAI base URL {url}/v1)\n\
+         API key of a funded account: {key}\n\n\
+         curl {url}/v1/chat/completions -H 'authorization: Bearer {key}' -H 'content-type: application/json' \\\n  \
+         -d '{{\"model\":\"{model}\",\"messages\":[{{\"role\":\"user\",\"content\":\"Hello!\"}}]}}'\n\n\
+         Ctrl-C ends everything; the ledger in {} goes on next time.",
+        network.data.display()
+    ))
+}
+
+/// Ctrl-C or SIGTERM.
+async fn interrupted() {
+    let mut terminate = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        Ok(terminate) => terminate,
+        Err(_) => return std::future::pending().await,
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+fn spinner() -> ProgressBar {
+    let bar = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {elapsed}") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(120));
+    bar
+}

@@ -1,0 +1,479 @@
+//! A whole network on one machine: children, rooms and their wiring. What each room does is the room's; here is only the
+//! order in which they are started, and ended again.
+
+pub mod chain_door;
+pub mod operator;
+pub mod secrets;
+pub mod supervisor;
+
+use anyhow::{Context, Result};
+use chain_door::{VaultDoor, vault_ref};
+use contracts::anvil::{Anvil, AnvilOptions, Mining, find_anvil};
+use contracts::chain::Chain;
+use contracts::deploy::{DeployOptions, deploy};
+use contracts::deployment::Deployment;
+use contracts::manifest::Manifest;
+use contracts::mirror::{Mirror, MirrorOptions, MirrorStatus};
+use contracts::settlement::{CheckpointSource, SettlementOptions, SettlementRun};
+use contracts::settler::{Settler, SettlerOptions};
+use dispatcher::{Gateway, GatewayOptions, ServedModel};
+use journal::auth::{self, Role};
+use journal::feed::{FeedOptions, FeedPublisher, commits_from_leaf};
+use journal::server::{NatsServer, NatsServerOptions, PortChoice, find_nats_server};
+use journal::transparency::{self, Signer, Transparency, TransparencyHandle};
+use journal::{Journal, JournalOptions, LedgerClient};
+use kernels::Tokenizer;
+use ledger::command::{Command, CommandBody, PublishRateCard};
+use ledger::preset::{ModelHashes, Preset};
+use protocol::asset::AssetId;
+use protocol::event::Actor;
+use protocol::event::chain::VaultRegistered;
+use protocol::id::{EvmAddress, Hash32, IdempotencyKey};
+use secrets::{ChainRoles, Secrets};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use supervisor::Supervised;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// Default port of the gateway.
+const GATEWAY_PORT: u16 = 8080;
+/// Default port of the development chain.
+const CHAIN_PORT: u16 = 8545;
+/// Chain id of development chains.
+const CHAIN_ID: u64 = 31_337;
+/// Blocks on top before a deposit counts, on the development chain.
+pub const CONFIRMATIONS: u64 = 2;
+/// The development chain makes a block every so many seconds, and one for each transaction.
+const BLOCK_TIME_S: u64 = 1;
+/// How often the chain is looked at.
+const CHAIN_POLL_MS: u64 = 200;
+/// A user leaves without us after this long (7 days, as on a real chain).
+const EXIT_DELAY_S: u32 = 7 * 86_400;
+/// A payout root can be refused for this long before claims; short, because the story waits for it.
+const ROOT_DELAY_S: u32 = 60;
+/// The preset that ships in the binary.
+pub const PREPAID: &str = include_str!("../presets/prepaid.toml");
+
+/// How to start.
+pub struct NetworkOptions {
+    /// Everything lies under it.
+    pub data: PathBuf,
+    /// Gateway's port; `None` takes the default one or, when that is busy, a free one. 0 takes a free one.
+    pub port: Option<u16>,
+    /// GGUF file.
+    pub model: PathBuf,
+}
+
+/// A running network.
+pub struct Network {
+    pub data: PathBuf,
+    /// The weights that the worker serves.
+    pub model: PathBuf,
+    pub client: LedgerClient,
+    pub journal: Journal,
+    pub deployment: Deployment,
+    pub roles: ChainRoles,
+    pub secrets: Secrets,
+    pub gateway_url: String,
+    pub nats_url: String,
+    pub chain_url: String,
+    pub mirror: watch::Receiver<MirrorStatus>,
+    pub transparency: TransparencyHandle,
+    pub settlement: Arc<SettlementRun<Checkpoints>>,
+    pub pids: Pids,
+    /// Ports that are not the default ones, in words.
+    pub notes: Vec<String>,
+    gateway: Gateway,
+    worker: Supervised,
+    tasks: JoinSet<()>,
+    stop: watch::Sender<bool>,
+    nats: NatsServer,
+    anvil: Anvil,
+}
+
+/// Process numbers of the children.
+#[derive(Clone, Copy, serde::Serialize)]
+pub struct Pids {
+    pub nats: u32,
+    pub chain: u32,
+    pub worker: u32,
+}
+
+/// Checkpoints for settlements: a fresh one that covers what was asked for.
+#[derive(Clone)]
+pub struct Checkpoints(TransparencyHandle);
+
+impl CheckpointSource for Checkpoints {
+    async fn covering(&self, size: u64) -> Result<(u64, Hash32), String> {
+        let mut published = self.0.published();
+        let covered = published.wait_for(|signed| signed.as_ref().is_some_and(|s| s.size >= size)).await;
+        let covered = covered.map_err(|_| "the transparency log has stopped".to_owned())?;
+        covered.as_ref().map(|s| (s.size, s.root)).ok_or_else(|| "no checkpoint yet".to_owned())
+    }
+}
+
+impl Network {
+    /// Starts every part in order; what was started before a failure ends with it.
+    pub async fn start(options: NetworkOptions, progress: &dyn Fn(&str)) -> Result<Network> {
+        let NetworkOptions { data, port, model } = options;
+        std::fs::create_dir_all(&data).with_context(|| data.display().to_string())?;
+        let data = data.canonicalize()?;
+        let mut notes = Vec::new();
+        let preset: Preset = toml::from_str(PREPAID).context("presets/prepaid.toml")?;
+        let roles = ChainRoles::development();
+
+        progress("nats-server");
+        let nats = start_nats(&data, port, &mut notes).await?;
+        let secrets = Secrets::load_or_create(&data.join("keys"))?;
+        progress("development chain and contracts");
+        let anvil = start_anvil(&data, port, &mut notes).await?;
+        let deployment = open_contracts(&data, &anvil, &roles).await?;
+
+        progress("journal");
+        let journal = open_journal(&data, &nats, &preset).await?;
+        let client = journal.client();
+        let origin = origin_of(&client).await?;
+        let (stop, stopped) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        let transparency = start_transparency(&data, &origin, &journal, &mut tasks)?;
+        start_feed(&nats, &origin, &journal, &mut tasks).await?;
+
+        progress("model file");
+        let file = model.clone();
+        let read = tokio::task::spawn_blocking(move || Tokenizer::from_gguf(&file)).await?;
+        let (tokenizer, template, weights) = read.with_context(|| model.display().to_string())?;
+        let hashes = ModelHashes {
+            weights: Hash32(weights),
+            tokenizer: Hash32(tokenizer.hash()),
+            template: Hash32(template.hash()),
+        };
+        open_books(&client, &deployment, &roles, &preset, hashes).await?;
+
+        progress("watcher and settler");
+        let mirror = start_mirror(&data, &deployment, &client, &origin, &stopped, &mut tasks)?;
+        let settlement = start_settlement(&data, &deployment, &roles, &client, &transparency, &mut tasks).await?;
+
+        progress("gateway");
+        let served = served_models(&preset, &tokenizer, &template);
+        let parts = GatewayParts { data: &data, client: &client, nats: &nats, deployment: &deployment, roles: &roles };
+        let gateway = start_gateway(parts, served, &secrets, &transparency, port, &mut notes).await?;
+        let gateway_url = format!("http://{}", gateway.local_addr());
+        progress("worker");
+        let desk = operator::Desk { data: &data, gateway_url: &gateway_url, nats_url: &nats.url(), model: &model };
+        let worker = operator::start_worker(desk, &roles, &preset).await?;
+
+        let pids = Pids {
+            nats: nats.pid().unwrap_or_default(),
+            chain: anvil.process_id().unwrap_or_default(),
+            worker: worker.pid(),
+        };
+        Ok(Network {
+            client,
+            deployment,
+            roles,
+            secrets,
+            gateway_url,
+            nats_url: nats.url(),
+            chain_url: anvil.rpc_url(),
+            mirror,
+            transparency,
+            settlement,
+            pids,
+            notes,
+            gateway,
+            worker,
+            tasks,
+            stop,
+            nats,
+            anvil,
+            journal,
+            data,
+            model,
+        })
+    }
+
+    /// Ends every part in the opposite order: running answers first, the log last.
+    pub async fn shutdown(self) -> Result<()> {
+        let Network { gateway, worker, mut tasks, stop, journal, nats, anvil, transparency, .. } = self;
+        gateway.shutdown().await;
+        worker.stop().await;
+        stop.send_replace(true);
+        // What the last commits hold is published before the log goes.
+        let _ = transparency.checkpoint().await;
+        let closed = journal.shutdown().await;
+        tasks.abort_all();
+        while tasks.join_next().await.is_some() {}
+        let mut nats = nats;
+        nats.stop().await?;
+        anvil.stop().await?;
+        closed.map_err(|reason| anyhow::anyhow!("the journal did not close in order: {reason}"))
+    }
+
+    /// Digits of the first asset.
+    pub async fn asset_scale(&self) -> Result<u8> {
+        let scale = self.client.read(|state| ledger::query::assets(state).first().map(|a| a.ledger_scale));
+        scale.await?.context("the network has no asset")
+    }
+
+    /// The rate card's first model.
+    pub async fn first_model(&self) -> Result<String> {
+        let name = self.client.read(|state| {
+            let card = ledger::query::rate_card(state, u64::MAX)?;
+            card.card.models.first().map(|m| m.model.clone())
+        });
+        name.await?.context("no rate card is in force")
+    }
+}
+
+async fn start_nats(data: &Path, port: Option<u16>, notes: &mut Vec<String>) -> Result<NatsServer> {
+    let binary = find_nats_server()?;
+    let choice = if port.is_some() { PortChoice::Any } else { PortChoice::Default };
+    let server = NatsServer::start(NatsServerOptions { binary, data_dir: data.to_owned(), port: choice }).await?;
+    notes.extend(server.port_note().map(str::to_owned));
+    let keys = server.keys();
+    let init = auth::connect(&server.url(), &keys.init_credentials()?).await?;
+    journal::stream::init_streams(&init).await?;
+    // Auditors connect with a file, as any NATS client does.
+    let creds = keys.credentials(Role::Auditor).to_creds_text();
+    secrets::write_secret(&data.join("keys/auditor.creds"), &creds)?;
+    Ok(server)
+}
+
+async fn start_anvil(data: &Path, port: Option<u16>, notes: &mut Vec<String>) -> Result<Anvil> {
+    let chain_dir = data.join("chain");
+    std::fs::create_dir_all(&chain_dir)?;
+    let mut options = AnvilOptions {
+        program: find_anvil(Path::new("."))?,
+        port: if port.is_some() { 0 } else { CHAIN_PORT },
+        chain_id: CHAIN_ID,
+        mining: Mining::Mixed { block_time_s: BLOCK_TIME_S },
+        state_file: Some(chain_dir.join("anvil.json")),
+    };
+    match Anvil::start(&options).await {
+        Err(error) if options.port != 0 => {
+            tracing::debug!(target: "up", %error, "default port of the chain");
+            options.port = 0;
+            let anvil = Anvil::start(&options).await?;
+            notes.push(format!("chain: port {CHAIN_PORT} is busy, using {}", anvil.port()));
+            Ok(anvil)
+        }
+        started => Ok(started?),
+    }
+}
+
+async fn open_contracts(data: &Path, anvil: &Anvil, roles: &ChainRoles) -> Result<Deployment> {
+    let chain = Chain::connect(anvil.config(CONFIRMATIONS, CHAIN_POLL_MS)).await?;
+    let path = data.join("chain/manifest.json");
+    if !path.exists() {
+        let options = DeployOptions {
+            deployer: roles.deployer.clone(),
+            coordinator: roles.coordinator.address(),
+            settler: roles.settler.address(),
+            guardian: roles.guardian.address(),
+            exit_delay_s: EXIT_DELAY_S,
+            root_delay_s: ROOT_DELAY_S,
+            token: None,
+        };
+        deploy(&chain, &options).await?.save(&path)?;
+    }
+    Ok(Deployment::open(chain, Manifest::load(&path)?).await?)
+}
+
+async fn open_journal(data: &Path, nats: &NatsServer, preset: &Preset) -> Result<Journal> {
+    let mark = data_encoding::HEXLOWER.encode(&secrets::random_id()?[..4]);
+    let origin = format!("counterfoil.localhost/{}/{mark}/0", preset.name);
+    let credentials = nats.keys().credentials(Role::Writer).clone();
+    let options = JournalOptions {
+        genesis: Some(preset.network(&origin)?),
+        ..JournalOptions::new(nats.url(), credentials, data.to_owned())
+    };
+    Ok(Journal::open(options).await?)
+}
+
+async fn origin_of(client: &LedgerClient) -> Result<String> {
+    let origin = client.read(|state| ledger::query::network(state).map(|network| network.origin.clone()));
+    origin.await?.context("the log has no NetworkOpened: a bug of ours")
+}
+
+fn start_transparency(
+    data: &Path,
+    origin: &str,
+    journal: &Journal,
+    tasks: &mut JoinSet<()>,
+) -> Result<TransparencyHandle> {
+    let signer = Signer::load_or_create(&data.join("keys"), origin)?;
+    let log = Transparency::open(&data.join("tlog"), signer)?;
+    let handle = transparency::spawn(log, transparency::CHECKPOINT_INTERVAL)?;
+    let policy = protocol::checkpoint::Policy { logs: vec![handle.verifier_key().clone()] }.text();
+    std::fs::write(data.join("auditor.policy"), policy)?;
+    let (follower, commits) = (handle.clone(), commits_from_leaf(&journal.reader(), handle.first_needed()));
+    tasks.spawn(async move {
+        if let Err(error) = follower.follow(commits).await {
+            tracing::error!(target: "up", %error, "the transparency log does not follow any more");
+        }
+    });
+    Ok(handle)
+}
+
+async fn start_feed(nats: &NatsServer, origin: &str, journal: &Journal, tasks: &mut JoinSet<()>) -> Result<()> {
+    let client = auth::connect(&nats.url(), nats.keys().credentials(Role::Projector)).await?;
+    let publisher = FeedPublisher::new(FeedOptions { client, origin: origin.to_owned() });
+    let reader = journal.reader();
+    tasks.spawn(async move {
+        if let Err(error) = publisher.run(|leaf| commits_from_leaf(&reader, leaf)).await {
+            tracing::error!(target: "up", %error, "FEED does not follow any more");
+        }
+    });
+    Ok(())
+}
+
+/// Registers vault and first rate card, once.
+async fn open_books(
+    client: &LedgerClient,
+    deployment: &Deployment,
+    roles: &ChainRoles,
+    preset: &Preset,
+    hashes: ModelHashes,
+) -> Result<()> {
+    let vault = vault_ref(deployment);
+    let (has_vault, has_card) = client
+        .read(move |state| {
+            let vaults = ledger::query::vaults(state);
+            (vaults.iter().any(|v| v.vault == vault), ledger::query::rate_card_by_version(state, 1).is_some())
+        })
+        .await?;
+    let submit = |purpose: &str, body: CommandBody| {
+        let key = IdempotencyKey::internal(purpose, &[]);
+        client.submit(Command { key, actor: Actor::Admin, not_after_us: None, body })
+    };
+    if !has_vault {
+        let manifest = deployment.manifest();
+        let registered = VaultRegistered {
+            vault,
+            payouts: EvmAddress(manifest.payouts.0),
+            token: EvmAddress(manifest.token.0),
+            asset: AssetId(0),
+            deployed_block: manifest.deployed_block,
+            coordinator: EvmAddress(manifest.coordinator.0),
+            platform: EvmAddress(roles.platform.address().0),
+        };
+        submit("register vault", registered.into()).await?;
+    }
+    if !has_card {
+        let card = preset.rate_card(|_| Some(hashes))?;
+        submit("first rate card", PublishRateCard { card }.into()).await?;
+    }
+    Ok(())
+}
+
+fn start_mirror(
+    data: &Path,
+    deployment: &Deployment,
+    client: &LedgerClient,
+    origin: &str,
+    stopped: &watch::Receiver<bool>,
+    tasks: &mut JoinSet<()>,
+) -> Result<watch::Receiver<MirrorStatus>> {
+    let mirror = Mirror::open(MirrorOptions {
+        deployment: deployment.clone(),
+        confirmations: CONFIRMATIONS,
+        state_file: data.join("chain/watcher.json"),
+        client: client.clone(),
+        origin: contracts::fixed_bytes::Hash32::keccak(origin.as_bytes()),
+    })?;
+    let status = mirror.status();
+    tasks.spawn(mirror.run(stopped.clone()));
+    Ok(status)
+}
+
+async fn start_settlement(
+    data: &Path,
+    deployment: &Deployment,
+    roles: &ChainRoles,
+    client: &LedgerClient,
+    transparency: &TransparencyHandle,
+    tasks: &mut JoinSet<()>,
+) -> Result<Arc<SettlementRun<Checkpoints>>> {
+    let patience = SettlerOptions { stuck_after_ms: 10_000, give_up_after_ms: 60_000 };
+    let directory = data.join("chain/settlements");
+    let settler = Settler::open(deployment.clone(), roles.settler.clone(), &directory, patience).await?;
+    let run = Arc::new(SettlementRun::new(SettlementOptions {
+        deployment: deployment.clone(),
+        settler,
+        client: client.clone(),
+        checkpoints: Checkpoints(transparency.clone()),
+        directory: data.join("chain/batches"),
+    }));
+    let epoch_us = client.read(|state| ledger::query::settings(state).map(|s| s.epoch_us)).await?;
+    let period = std::time::Duration::from_micros(epoch_us.unwrap_or(u64::MAX));
+    let role = Arc::clone(&run);
+    tasks.spawn(async move {
+        let mut epochs = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
+        loop {
+            epochs.tick().await;
+            if let Err(error) = role.settle_once().await {
+                tracing::error!(target: "up", %error, "the epoch was not settled; the next one tries again");
+            }
+        }
+    });
+    Ok(run)
+}
+
+fn served_models(preset: &Preset, tokenizer: &Tokenizer, template: &kernels::ChatTemplate) -> Vec<ServedModel> {
+    let served = |rate: &ledger::preset::PresetRate| ServedModel {
+        model: rate.model.clone(),
+        tokenizer: tokenizer.clone(),
+        template: template.clone(),
+    };
+    preset.rate_card.models.iter().map(served).collect()
+}
+
+/// What the gateway is wired to.
+struct GatewayParts<'a> {
+    data: &'a Path,
+    client: &'a LedgerClient,
+    nats: &'a NatsServer,
+    deployment: &'a Deployment,
+    roles: &'a ChainRoles,
+}
+
+async fn start_gateway(
+    parts: GatewayParts<'_>,
+    models: Vec<ServedModel>,
+    secrets: &Secrets,
+    transparency: &TransparencyHandle,
+    port: Option<u16>,
+    notes: &mut Vec<String>,
+) -> Result<Gateway> {
+    let GatewayParts { data, client, nats, deployment, roles } = parts;
+    let door = VaultDoor::new(deployment.clone(), roles.settler.clone(), CONFIRMATIONS);
+    let door: Arc<dyn dispatcher::doors::ChainDoor> = Arc::new(door);
+    let issuer: Arc<dyn dispatcher::doors::OperatorIssuer> = Arc::new(operator::Issuer::new(nats, data)?);
+    let proofs: Arc<dyn dispatcher::doors::ProofDoor> = Arc::new(operator::Proofs(transparency.clone()));
+    let wired = auth::connect(&nats.url(), nats.keys().credentials(Role::Gateway)).await?;
+    let address = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+    let options = |listen: SocketAddr| GatewayOptions {
+        listen,
+        name: "gw0".to_owned(),
+        client: client.clone(),
+        nats: wired.clone(),
+        models: models.clone(),
+        data_dir: data.to_owned(),
+        audit_sealing_key: secrets.audit_sealing_key,
+        admin_key: secrets.admin_key.clone(),
+        auditor_key: Some(secrets.auditor_key.clone()),
+        chain: Some(door.clone()),
+        operators: Some(issuer.clone()),
+        proofs: Some(proofs.clone()),
+        lane: "prepaid".to_owned(),
+    };
+    let wanted = port.unwrap_or(GATEWAY_PORT);
+    if port.is_some() || std::net::TcpListener::bind(address(wanted)).is_ok() {
+        return Ok(Gateway::start(options(address(wanted))).await?);
+    }
+    let gateway = Gateway::start(options(address(0))).await?;
+    notes.push(format!("gateway: port {wanted} is busy, using {}", gateway.local_addr().port()));
+    Ok(gateway)
+}
