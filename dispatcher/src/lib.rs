@@ -1,1 +1,31 @@
-//! Room `dispatcher`.
+//! Room `dispatcher`: the gateway. OpenAI's API and our own in front, workers on NATS behind, the ledger in between:
+//! admission by hold, routing, relay, capture by verified receipt.
+//!
+//! Invariant: nothing self-reported raises a bill or a payout; nothing is charged that was not delivered and verified.
+//! Invariant: no prompt, answer or key in a log or on disk in the clear.
+
+#![forbid(unsafe_code)]
+
+pub mod access;
+mod admission;
+pub mod api;
+mod clock;
+pub mod delivery;
+pub mod doors;
+mod expiry;
+mod gateway;
+mod job;
+mod progress;
+pub mod relay;
+mod roster;
+pub mod router;
+pub mod seal;
+
+pub use admission::{DEFAULT_OUTPUT_TOKENS_MAX, SLOT_WAIT_MS_MAX};
+pub use delivery::recovery::RecoveryError;
+pub use doors::{
+    AcceptedAuthorisation, AuthorisationTerms, ChainDoor, DoorError, DoorFuture, OperatorCredentials,
+    OperatorIssuer, ProofDoor, SignedVoucher, TypedData, VoucherTerms, WithdrawalMoment,
+};
+pub use gateway::{Gateway, GatewayError, GatewayOptions, ServedModel};
+pub use job::Delivery;

@@ -1,0 +1,380 @@
+//! One attempt: offered, accepted, relayed frame by frame, ended by its receipt, by a fault, or by a client that left.
+//! The node is read as fast as it speaks; the client takes text as fast as it can; what waits for it is bounded by the
+//! job's own output bound. Must not: charge.
+
+use super::outgoing::{self, Address};
+use super::transcript::{Mark, Piece, Transcript};
+use super::{Inbox, Incoming};
+use crate::gateway::until_raised;
+use async_nats::Client;
+use protocol::job_message::{ACCEPT_MS_MAX, NakReason, ResultMessage};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+
+/// Longest silence of a node that accepted: prefill of a long prompt included.
+pub const SILENCE_MS_MAX: u64 = 120_000;
+/// How long a cancelled node has to send its receipt.
+pub const CANCEL_RECEIPT_MS_MAX: u64 = 10_000;
+/// How often a node's heartbeats are looked at while it works.
+const ALIVE_CHECK_MS: u64 = 500;
+
+/// What the client's side is told.
+#[derive(Debug)]
+pub enum ToClient {
+    /// A node took the job: the answer begins.
+    Begun,
+    /// Some text.
+    Text(String),
+    /// Forget the text so far: another node answers from the beginning. Only to clients that get one whole object.
+    Again,
+    /// The answer is whole and charged.
+    Finished(Box<crate::delivery::Finished>),
+    /// It failed; nothing more comes.
+    Failed(Box<crate::api::error::ApiError>),
+}
+
+/// Why no answer of this attempt can be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// Nobody listens at the node's subject.
+    NoResponders,
+    /// Neither accepted nor refused in time.
+    NotAnswered,
+    /// Refused.
+    Nak(NakReason),
+    /// Heartbeats stopped, or nothing came for [`SILENCE_MS_MAX`].
+    Vanished,
+    /// The node said that it failed.
+    Failed,
+    /// A gap, a flood, a message that is none.
+    Broken(String),
+    /// The receipt does not stand.
+    ReceiptInvalid(String),
+    /// The job's deadline passed.
+    Late,
+}
+
+impl Fault {
+    /// Whether it counts against the node.
+    pub fn report(&self) -> crate::router::Report {
+        use crate::router::Report;
+        match self {
+            Fault::Nak(NakReason::Busy | NakReason::Draining | NakReason::Unsupported) => Report::Neutral,
+            Fault::Nak(NakReason::Model | NakReason::Body)
+            | Fault::NoResponders
+            | Fault::NotAnswered
+            | Fault::Vanished
+            | Fault::Failed
+            | Fault::Broken(_)
+            | Fault::ReceiptInvalid(_)
+            | Fault::Late => Report::Bad,
+        }
+    }
+
+    /// A constant word for logs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Fault::NoResponders => "no_responders",
+            Fault::NotAnswered => "not_answered",
+            Fault::Nak(_) => "nak",
+            Fault::Vanished => "vanished",
+            Fault::Failed => "failed",
+            Fault::Broken(_) => "broken",
+            Fault::ReceiptInvalid(_) => "receipt_invalid",
+            Fault::Late => "late",
+        }
+    }
+}
+
+/// Why the gateway ended the answer before the node did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cut {
+    /// A stop text came.
+    Stop,
+    /// The client left, or was too slow for the deadline.
+    ClientGone,
+    /// This coordinator is stopping.
+    Shutdown,
+}
+
+/// An answer with its receipt, not yet judged.
+pub struct Answered {
+    /// Signed receipt, as it came.
+    pub receipt: Vec<u8>,
+    /// The last frame end that reached the client whole.
+    pub delivered: Option<Mark>,
+    /// Whether any text reached the client.
+    pub any_text: bool,
+    /// Whether the gateway ended it.
+    pub cut: Option<Cut>,
+}
+
+/// How an attempt ended.
+pub enum End {
+    /// With a receipt.
+    Answered(Answered),
+    /// Cut, and no receipt came in time.
+    NoReceipt(Cut),
+    /// By a fault.
+    Fault(Fault),
+}
+
+/// What an attempt works with.
+pub struct Attempt<'a> {
+    /// Where its node is.
+    pub address: Address,
+    /// Messages of the node.
+    pub inbox: Inbox,
+    /// To send a cancel.
+    pub nats: &'a Client,
+    /// The client's side.
+    pub client: &'a mpsc::Sender<ToClient>,
+    /// `true` when this coordinator stops.
+    pub stopping: watch::Receiver<bool>,
+    /// When the job must have ended.
+    pub deadline: Instant,
+    /// Whether the node's heartbeats come.
+    pub is_alive: &'a (dyn Fn() -> bool + Send + Sync),
+    /// Told of every frame end that reached the client.
+    pub note_progress: &'a (dyn Fn(Mark) + Send + Sync),
+    /// Judges a receipt when it comes, before the last text goes out; says what is wrong.
+    pub judge: &'a (dyn Fn(Ended<'_>) -> Result<(), String> + Send + Sync),
+}
+
+/// The end that a node declares.
+#[derive(Clone, Copy)]
+pub struct Ended<'a> {
+    /// Signed receipt.
+    pub receipt: &'a [u8],
+    /// Frames it says it sent.
+    pub frames: u64,
+    /// What came.
+    pub transcript: &'a Transcript,
+    /// Whether the gateway had ended it.
+    pub cut: Option<Cut>,
+}
+
+/// Text on its way to the client.
+#[derive(Default)]
+struct Waiting {
+    text: String,
+    reaches: Option<Mark>,
+}
+
+impl Waiting {
+    fn add(&mut self, piece: Piece) {
+        self.text.push_str(&piece.text);
+        self.reaches = piece.reaches.or(self.reaches);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.text.is_empty() && self.reaches.is_none()
+    }
+}
+
+enum Wake {
+    Node(Option<Incoming>),
+    ClientReady,
+    ClientGone,
+    Shutdown,
+    Timer,
+    AliveCheck,
+}
+
+impl Attempt<'_> {
+    /// Waits for the node's word on the offer.
+    pub async fn accepted(&mut self) -> Result<(), Fault> {
+        let until = self.deadline.min(Instant::now() + Duration::from_millis(ACCEPT_MS_MAX));
+        let attempt = self.address.attempt;
+        match tokio::time::timeout_at(until, self.inbox.next()).await {
+            Err(_) => Err(Fault::NotAnswered),
+            Ok(None) => Err(Fault::Broken("messages came faster than they could be taken".to_owned())),
+            Ok(Some(Incoming::NoResponders)) => Err(Fault::NoResponders),
+            Ok(Some(Incoming::Malformed)) => Err(Fault::Broken("not a message of the protocol".to_owned())),
+            Ok(Some(Incoming::Message(message))) => match *message {
+                ResultMessage::Accept { attempt: said } if said == attempt => Ok(()),
+                ResultMessage::Nak { reason, .. } => Err(Fault::Nak(reason)),
+                ResultMessage::Failed { .. } => Err(Fault::Failed),
+                ResultMessage::Accept { .. } | ResultMessage::Frame(_) | ResultMessage::Done { .. } => {
+                    Err(Fault::Broken("expected accept or nak first".to_owned()))
+                }
+            },
+        }
+    }
+
+    /// Relays until the end. On a fault, `transcript` tells how far it came; whether text reached the client, `any_text`.
+    pub async fn relay(&mut self, transcript: &mut Transcript, any_text: &mut bool) -> End {
+        let mut state = Relaying {
+            waiting: Waiting::default(),
+            delivered: None,
+            receipt: None,
+            cut: None,
+            timer: self.next_timer(None),
+            alive_checks: tokio::time::interval(Duration::from_millis(ALIVE_CHECK_MS)),
+        };
+        loop {
+            if let Some(end) = state.end_if_over(*any_text) {
+                return end;
+            }
+            let wake = self.wake(&mut state).await;
+            let fault = match wake {
+                Wake::Node(incoming) => self.on_node(&mut state, incoming, transcript).await,
+                Wake::ClientReady if self.send_waiting(&mut state, any_text) => None,
+                Wake::ClientReady | Wake::ClientGone => {
+                    self.cut(&mut state, Cut::ClientGone).await;
+                    None
+                }
+                Wake::Shutdown => {
+                    self.cut(&mut state, Cut::Shutdown).await;
+                    None
+                }
+                Wake::Timer => match self.on_timer(&mut state).await {
+                    Ok(()) => None,
+                    Err(end) => return end,
+                },
+                Wake::AliveCheck if state.receipt.is_none() && !(self.is_alive)() => Some(Fault::Vanished),
+                Wake::AliveCheck => None,
+            };
+            if let Some(fault) = fault {
+                outgoing::cancel(self.nats, &self.address).await;
+                // A client that has left is not hurt by the node's fault, but there is no receipt to charge by.
+                return End::Fault(fault);
+            }
+        }
+    }
+
+    async fn wake(&mut self, state: &mut Relaying) -> Wake {
+        let to_client = state.cut.is_none_or(|cut| cut == Cut::Stop);
+        let sending = to_client && !state.waiting.is_empty();
+        let stopping = &mut self.stopping;
+        tokio::select! {
+            incoming = self.inbox.next(), if state.receipt.is_none() => Wake::Node(incoming),
+            ready = self.client.reserve(), if sending => {
+                // The permit is not kept: this task is the only sender, so the slot stays free.
+                if ready.is_ok() { Wake::ClientReady } else { Wake::ClientGone }
+            }
+            () = self.client.closed(), if to_client => Wake::ClientGone,
+            () = until_raised(stopping), if to_client => Wake::Shutdown,
+            () = sleep_until(state.timer) => Wake::Timer,
+            _ = state.alive_checks.tick() => Wake::AliveCheck,
+        }
+    }
+
+    async fn on_node(
+        &mut self,
+        state: &mut Relaying,
+        incoming: Option<Incoming>,
+        transcript: &mut Transcript,
+    ) -> Option<Fault> {
+        let message = match incoming {
+            Some(Incoming::Message(message)) => *message,
+            Some(Incoming::NoResponders) => return Some(Fault::NoResponders),
+            Some(Incoming::Malformed) => {
+                return Some(Fault::Broken("not a message of the protocol".to_owned()));
+            }
+            None => return Some(Fault::Broken("messages came faster than they could be taken".to_owned())),
+        };
+        match message {
+            ResultMessage::Frame(frame) => {
+                let was_stopped = transcript.is_stopped();
+                match transcript.push(&frame) {
+                    Ok(piece) => state.waiting.add(piece),
+                    Err(fault) => return Some(Fault::Broken(fault.to_string())),
+                }
+                if state.cut.is_none() {
+                    state.timer = self.next_timer(None);
+                }
+                if transcript.is_stopped() && !was_stopped && state.cut.is_none() {
+                    self.cut(state, Cut::Stop).await;
+                }
+                None
+            }
+            ResultMessage::Done { seq, receipt } => {
+                let Ok(receipt) = data_encoding::BASE64.decode(receipt.as_bytes()) else {
+                    return Some(Fault::Broken("receipt is not base64".to_owned()));
+                };
+                let ended = Ended { receipt: &receipt, frames: seq, transcript, cut: state.cut };
+                if let Err(reason) = (self.judge)(ended) {
+                    return Some(Fault::ReceiptInvalid(reason));
+                }
+                state.waiting.add(transcript.finish());
+                state.receipt = Some(receipt);
+                state.timer = self.deadline;
+                None
+            }
+            ResultMessage::Failed { .. } => Some(Fault::Failed),
+            ResultMessage::Accept { .. } | ResultMessage::Nak { .. } => {
+                Some(Fault::Broken("accept or nak in the middle of an answer".to_owned()))
+            }
+        }
+    }
+
+    /// Sends what waits; `false` when the client has left in this very moment: then it was not delivered.
+    fn send_waiting(&mut self, state: &mut Relaying, any_text: &mut bool) -> bool {
+        let Waiting { text, reaches } = std::mem::take(&mut state.waiting);
+        if !text.is_empty() {
+            if self.client.try_send(ToClient::Text(text)).is_err() {
+                return false;
+            }
+            *any_text = true;
+        }
+        if let Some(mark) = reaches {
+            state.delivered = Some(mark);
+            (self.note_progress)(mark);
+        }
+        true
+    }
+
+    async fn on_timer(&mut self, state: &mut Relaying) -> Result<(), End> {
+        match (state.cut, state.receipt.is_some()) {
+            // The client took too long to take a whole answer: it is charged what it took.
+            (None | Some(Cut::Stop), true) => state.cut = Some(Cut::ClientGone),
+            (Some(cut), false) => return Err(End::NoReceipt(cut)),
+            (None, false) => {
+                outgoing::cancel(self.nats, &self.address).await;
+                let late = Instant::now() >= self.deadline;
+                return Err(End::Fault(if late { Fault::Late } else { Fault::Vanished }));
+            }
+            (Some(_), true) => {}
+        }
+        Ok(())
+    }
+
+    /// The gateway ends the answer: the node is told, and has a moment for its receipt.
+    async fn cut(&mut self, state: &mut Relaying, cut: Cut) {
+        state.cut = Some(cut);
+        if cut != Cut::Stop {
+            state.waiting = Waiting::default();
+        }
+        if state.receipt.is_none() {
+            state.timer = self.next_timer(Some(CANCEL_RECEIPT_MS_MAX));
+            outgoing::cancel(self.nats, &self.address).await;
+        }
+    }
+
+    fn next_timer(&self, wait_ms: Option<u64>) -> Instant {
+        self.deadline.min(Instant::now() + Duration::from_millis(wait_ms.unwrap_or(SILENCE_MS_MAX)))
+    }
+}
+
+struct Relaying {
+    waiting: Waiting,
+    delivered: Option<Mark>,
+    receipt: Option<Vec<u8>>,
+    cut: Option<Cut>,
+    timer: Instant,
+    alive_checks: tokio::time::Interval,
+}
+
+impl Relaying {
+    /// Over when the receipt is here and nothing waits for the client any more.
+    fn end_if_over(&mut self, any_text: bool) -> Option<End> {
+        let client_wants = self.cut.is_none_or(|cut| cut == Cut::Stop);
+        if client_wants && !self.waiting.is_empty() {
+            return None;
+        }
+        let receipt = self.receipt.take()?;
+        Some(End::Answered(Answered { receipt, delivered: self.delivered, any_text, cut: self.cut }))
+    }
+}
