@@ -4,6 +4,7 @@
 use minicbor::{Decode, Encode};
 use protocol::amount::Amount;
 use protocol::asset::{AssetId, VaultRef};
+use protocol::event::Actor;
 use protocol::event::account::SpendAuthorised;
 use protocol::event::batch::{BatchSubmitted, Rail};
 use protocol::event::chain::{CheckpointAnchored, DepositKey, ExitCancelled, ExitRequested, VaultRegistered};
@@ -12,7 +13,6 @@ use protocol::event::hold::VoidReason;
 use protocol::event::job::Outcome;
 use protocol::event::node::{NodeRegistered, OperatorRegistered};
 use protocol::event::policy::NetworkOpened;
-use protocol::event::Actor;
 use protocol::id::{
     AccountId, BatchId, EvmAddress, Hash32, HoldId, IdempotencyKey, JobId, NodeId, VoucherId, Word32,
 };

@@ -12,6 +12,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+/// Where `cargo xtask tools` puts the model.
+const FETCHED_MODEL: &str = ".tools/models/SmolLM2-135M-Instruct.Q4_1.gguf";
+
 /// See [`super::Command::Up`]. Example: counterfoil up --data data
 #[derive(clap::Args)]
 pub struct Up {
@@ -36,8 +39,8 @@ pub struct Up {
     /// What runs the model: `builtin`.
     #[arg(long, default_value = "builtin", value_parser = ["builtin"])]
     backend: String,
-    /// GGUF file.
-    #[arg(long, env = "COUNTERFOIL_MODEL", value_name = "FILE")]
+    /// GGUF file; by default what `cargo xtask tools` fetched.
+    #[arg(long, env = "COUNTERFOIL_MODEL", value_name = "FILE", default_value = FETCHED_MODEL)]
     model: PathBuf,
     /// Print the preset's configuration and end.
     #[arg(long)]

@@ -110,10 +110,13 @@ impl Customer {
         let mined = dev::approve_and_deposit(deployment, &wallet, wallet.address(), units).await?;
         let mut status = network.mirror.clone();
         let confirmations = async {
-            // Each look of the watcher is told once; the event ends it.
+            // Each new confirmation is told once; the event ends it.
+            let mut told = None;
             while status.changed().await.is_ok() {
-                for pending in &status.borrow_and_update().pending {
-                    tell.note(&format!("deposit: {} of {} confirmations", pending.confirmations, pending.needed));
+                let seen = status.borrow_and_update().pending.first().map(|p| (p.confirmations, p.needed));
+                if let Some((confirmations, needed)) = seen.filter(|s| Some(*s) != told) {
+                    tell.note(&format!("deposit: {confirmations} of {needed} confirmations"));
+                    told = seen;
                 }
             }
             std::future::pending::<()>().await;

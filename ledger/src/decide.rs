@@ -1,0 +1,243 @@
+//! The first door: a command against the state gives events or a refusal. Only dispatches; each rule stands with its
+//! feature. Must not: change state.
+
+use crate::accounts::{self, BookKey, COUNTER_MAX, LEG_MAX};
+use crate::command::{Command, CommandBody};
+use crate::refusal::Refusal;
+use crate::state::State;
+use crate::{batches, deposits, grants, holds, idempotency, jobs, nodes, rates, timers, vouchers};
+use protocol::amount::Amount;
+use protocol::codec;
+use protocol::event::account::{LedgerAccountsOpened, OpenedLedgerAccount};
+use protocol::event::policy::Settings;
+use protocol::event::{EVENT_VERSION, Event, EventBody, Header, LedgerAccount, Posting};
+
+/// What a command leads to.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Decision {
+    /// New events, at least one, complete with headers: write them in this order, then `apply` each.
+    New(Vec<Event>),
+    /// The command's key was used by the same command: its outcome stands there.
+    Repeated {
+        /// The commit of the first outcome; equal to `last_commit + 1` when it is still being written.
+        commit: u64,
+        /// Its first event.
+        first_leaf: u64,
+        /// How many events.
+        count: u32,
+    },
+}
+
+/// Decides a command at the writer's time (microseconds UTC; the log's own time when that is later).
+pub fn decide(state: &State, command: &Command, now_us: u64) -> Result<Decision, Refusal> {
+    let fingerprint = idempotency::fingerprint(&command.body);
+    if let Some(entry) = state.keys.get(&command.key) {
+        if entry.command != fingerprint {
+            return Err(Refusal::KeyReused { key: command.key, first_leaf: entry.first_leaf });
+        }
+        let (commit, first_leaf, count) = (entry.commit, entry.first_leaf, entry.count);
+        return Ok(Decision::Repeated { commit, first_leaf, count });
+    }
+    let now_us = now_us.max(state.time_us);
+    if let Some(not_after_us) = command.not_after_us.filter(|not_after_us| now_us > *not_after_us) {
+        return Err(Refusal::TooLate { not_after_us, now_us });
+    }
+    let mut plan = Plan { state, now_us, opened: Vec::new(), drafts: Vec::new() };
+    plan_body(&mut plan, &command.body)?;
+    plan.finish(command, fingerprint).map(Decision::New)
+}
+
+fn plan_body(plan: &mut Plan, body: &CommandBody) -> Result<(), Refusal> {
+    if let CommandBody::OpenNetwork(c) = body {
+        return rates::decide_open_network(plan, c);
+    }
+    if plan.state.network.is_none() {
+        return Err(Refusal::NetworkNotOpened {});
+    }
+    match body {
+        CommandBody::OpenNetwork(_) => Err(Refusal::NetworkAlreadyOpened {}),
+        CommandBody::ChangeWriter(c) => rates::decide_change_writer(plan, c),
+        CommandBody::PublishRateCard(c) => rates::decide_publish(plan, c),
+        CommandBody::RegisterVault(c) => deposits::decide_register_vault(plan, c),
+        CommandBody::OpenAccount(c) => accounts::decide_open(plan, c),
+        CommandBody::CloseAccount(c) => accounts::decide_close(plan, c),
+        CommandBody::AuthoriseSpending(c) => deposits::decide_authorise(plan, c),
+        CommandBody::ConfirmDeposit(c) => deposits::decide_confirm(plan, c),
+        CommandBody::ReverseDeposit(c) => deposits::decide_reverse(plan, c),
+        CommandBody::SeeExitRequest(c) => vouchers::decide_exit_requested(plan, c),
+        CommandBody::SeeExitCancelled(c) => vouchers::decide_exit_cancelled(plan, c),
+        CommandBody::SeeExitFinalised(c) => vouchers::decide_exit_finalised(plan, c),
+        CommandBody::IssueVoucher(c) => vouchers::decide_issue(plan, c),
+        CommandBody::RedeemVoucher(c) => vouchers::decide_redeem(plan, c),
+        CommandBody::LapseVoucher(c) => vouchers::decide_lapse(plan, c),
+        CommandBody::RecordAnchor(c) => batches::decide_anchor(plan, c),
+        CommandBody::IssueGrant(c) => grants::decide_issue(plan, c),
+        CommandBody::Admit(c) => holds::decide_admit(plan, c),
+        CommandBody::Redispatch(c) => jobs::decide_redispatch(plan, c),
+        CommandBody::Capture(c) => jobs::decide_capture(plan, c),
+        CommandBody::Void(c) => holds::decide_void(plan, c),
+        CommandBody::ReverseCapture(c) => jobs::decide_reverse(plan, c),
+        CommandBody::ExpireDue(c) => timers::decide_expire_due(plan, c),
+        CommandBody::RegisterOperator(c) => nodes::decide_register_operator(plan, c),
+        CommandBody::RegisterNode(c) => nodes::decide_register_node(plan, c),
+        CommandBody::RetireNode(c) => nodes::decide_retire_node(plan, c),
+        CommandBody::CloseBatch(c) => batches::decide_close(plan, c),
+        CommandBody::SubmitBatch(c) => batches::decide_submit(plan, c),
+        CommandBody::ConfirmBatch(c) => batches::decide_confirm(plan, c),
+        CommandBody::FailBatch(c) => batches::decide_fail(plan, c),
+        CommandBody::RecordClaim(c) => batches::decide_claim(plan, c),
+    }
+}
+
+/// The events of one command while they are decided.
+pub(crate) struct Plan<'a> {
+    pub(crate) state: &'a State,
+    pub(crate) now_us: u64,
+    opened: Vec<OpenedLedgerAccount>,
+    drafts: Vec<Draft>,
+}
+
+struct Draft {
+    body: EventBody,
+    legs: Legs,
+}
+
+/// The legs of one event.
+#[derive(Default)]
+pub(crate) struct Legs {
+    pub(crate) postings: Vec<Posting>,
+    pub(crate) pending: Vec<Posting>,
+}
+
+impl<'a> Plan<'a> {
+    /// The settings in force; commands come here only after the network was opened.
+    pub(crate) fn settings(&self) -> Result<&'a Settings, Refusal> {
+        self.state.settings().ok_or(Refusal::NetworkNotOpened {})
+    }
+
+    /// Books a leg (positive debits); nothing for zero. Opens the ledger account when this is its first leg.
+    pub(crate) fn post(&mut self, legs: &mut Legs, key: BookKey, amount: i128) -> Result<(), Refusal> {
+        if amount != 0 {
+            let account = self.ledger_account(key)?;
+            legs.postings.push(Posting { account, amount: Amount(amount) });
+        }
+        Ok(())
+    }
+
+    /// Reserves by a leg (positive debits), or releases by its opposite.
+    pub(crate) fn reserve(&mut self, legs: &mut Legs, key: BookKey, amount: i128) -> Result<(), Refusal> {
+        if amount != 0 {
+            let account = self.ledger_account(key)?;
+            legs.pending.push(Posting { account, amount: Amount(amount) });
+        }
+        Ok(())
+    }
+
+    /// Adds an event without legs.
+    pub(crate) fn emit(&mut self, body: impl Into<EventBody>) {
+        self.emit_with(body, Legs::default());
+    }
+
+    /// Adds an event with its legs.
+    pub(crate) fn emit_with(&mut self, body: impl Into<EventBody>, legs: Legs) {
+        self.drafts.push(Draft { body: body.into(), legs });
+    }
+
+    fn ledger_account(&mut self, key: BookKey) -> Result<LedgerAccount, Refusal> {
+        if let Some(number) = self.state.books.find(key) {
+            return Ok(number);
+        }
+        let BookKey { owner, kind, asset } = key;
+        let same = |o: &&OpenedLedgerAccount| (o.owner, o.kind, o.asset) == (owner, kind, asset);
+        if let Some(opened) = self.opened.iter().find(same) {
+            return Ok(opened.number);
+        }
+        let number = u32::try_from(self.state.books.count() + self.opened.len());
+        let number = LedgerAccount(number.map_err(|_| Refusal::Overflow { what: "ledger account number" })?);
+        self.opened.push(OpenedLedgerAccount { number, owner, kind, asset });
+        Ok(number)
+    }
+
+    fn finish(mut self, command: &Command, fingerprint: u64) -> Result<Vec<Event>, Refusal> {
+        if !self.opened.is_empty() {
+            let opened = LedgerAccountsOpened { opened: std::mem::take(&mut self.opened) };
+            self.drafts.insert(0, Draft { body: opened.into(), legs: Legs::default() });
+        }
+        assert!(!self.drafts.is_empty(), "an accepted command leaves at least one event");
+        let mut events = Vec::with_capacity(self.drafts.len());
+        for (k, Draft { body, legs }) in self.drafts.into_iter().enumerate() {
+            check_range(self.state, &legs)?;
+            let header = Header {
+                shard: self.state.shard,
+                leaf: self.state.next_leaf + k as u64,
+                commit: self.state.commit + 1,
+                time_us: self.now_us,
+                actor: command.actor,
+                key: command.key,
+                command: fingerprint,
+            };
+            let Legs { postings, pending } = legs;
+            let event = Event { version: EVENT_VERSION, header, body, postings, pending };
+            check_size(&event)?;
+            events.push(event);
+        }
+        Ok(events)
+    }
+}
+
+/// No counter may come near the end of 128 bits: `apply` must never overflow on what was decided here.
+fn check_range(state: &State, legs: &Legs) -> Result<(), Refusal> {
+    let overflow = Refusal::Overflow { what: "a ledger account's counter" };
+    for posting in legs.postings.iter().chain(&legs.pending) {
+        let counter_max = state.books.row(posting.account).map_or(0, |row| row.counter_max());
+        if posting.amount.0.unsigned_abs() > LEG_MAX as u128 || counter_max > COUNTER_MAX {
+            return Err(overflow);
+        }
+    }
+    Ok(())
+}
+
+/// Only bodies with lists or free text can outgrow an entry of the transparency log; the others have fixed sizes.
+fn check_size(event: &Event) -> Result<(), Refusal> {
+    use EventBody::*;
+    let open_ended = match &event.body {
+        NetworkOpened(_)
+        | RateCardPublished(_)
+        | GrantIssued(_)
+        | NodeRegistered(_)
+        | BatchClosed(_)
+        | BatchFailed(_)
+        | HoldPlaced(_)
+        | LedgerAccountsOpened(_) => true,
+        WriterChanged(_)
+        | VaultRegistered(_)
+        | AccountOpened(_)
+        | SpendAuthorised(_)
+        | AccountClosed(_)
+        | DepositConfirmed(_)
+        | DepositAttributed(_)
+        | DepositReversed(_)
+        | ExitRequested(_)
+        | ExitCancelled(_)
+        | ExitFinalised(_)
+        | VoucherIssued(_)
+        | VoucherRedeemed(_)
+        | VoucherLapsed(_)
+        | CheckpointAnchored(_)
+        | GrantExpired(_)
+        | HoldVoided(_)
+        | HoldExpired(_)
+        | JobDispatched(_)
+        | UsageCaptured(_)
+        | CaptureReversed(_)
+        | OperatorRegistered(_)
+        | NodeRetired(_)
+        | BatchSubmitted(_)
+        | BatchConfirmed(_)
+        | PayoutClaimed(_) => false,
+    };
+    if open_ended && let Err(codec::CodecError::TooLarge { bytes }) = codec::encode_event(event) {
+        return Err(Refusal::EventTooLarge { bytes: bytes as u64 });
+    }
+    Ok(())
+}

@@ -1,0 +1,189 @@
+//! What must hold after every event, computed from the whole state by other paths than the rules take. For tests and
+//! for a check at start; too slow for every command.
+
+use crate::accounts::BookKey;
+use crate::apply::has_floor;
+use crate::grants::customer_kind;
+use crate::jobs::JobState;
+use crate::splits::proportion;
+use crate::state::State;
+use crate::timers::Due;
+use crate::vouchers::VoucherState;
+use protocol::asset::AssetId;
+use protocol::event::GrantId;
+use protocol::event::account::AccountKind;
+use protocol::id::AccountId;
+use std::collections::BTreeMap;
+
+/// Checks everything; the text names the first thing that does not hold.
+pub fn check(state: &State) -> Result<(), String> {
+    counters(state)?;
+    grants_are_the_customers_accounts(state)?;
+    reservations_have_owners(state)?;
+    open_holds_have_timers(state)?;
+    operators_earnings(state)?;
+    vaults_cover_deposits(state)
+}
+
+fn same<T: PartialEq + std::fmt::Debug>(what: &str, left: T, right: T) -> Result<(), String> {
+    if left == right { Ok(()) } else { Err(format!("{what}: {left:?} is not {right:?}")) }
+}
+
+/// Debits equal credits per asset, booked and pending; nobody we owe to is overdrawn.
+fn counters(state: &State) -> Result<(), String> {
+    let mut sums: BTreeMap<AssetId, (i128, i128)> = BTreeMap::new();
+    for (number, row) in state.books.rows.iter().enumerate() {
+        let sum = sums.entry(row.key.asset).or_default();
+        sum.0 += row.debits_posted.0 - row.credits_posted.0;
+        sum.1 += row.debits_pending.0 - row.credits_pending.0;
+        if has_floor(row.key.kind) && row.credit_balance() < row.reserved() {
+            return Err(format!("ledger account {number} ({:?}) is overdrawn", row.key));
+        }
+    }
+    for (asset, sum) in sums {
+        same(&format!("booked and pending sums of asset {}", asset.0), sum, (0, 0))?;
+    }
+    Ok(())
+}
+
+fn grants_are_the_customers_accounts(state: &State) -> Result<(), String> {
+    let mut remaining: BTreeMap<BookKey, i128> = BTreeMap::new();
+    let mut reserved: BTreeMap<BookKey, i128> = BTreeMap::new();
+    for grant in &state.grants {
+        if grant.held.0 < 0 || grant.reserved.0 < 0 || grant.free() < 0 {
+            return Err(format!("grant {} has less than nothing: {grant:?}", grant.id.0));
+        }
+        *remaining.entry(grant.book_key()).or_default() += grant.remaining.0;
+        let taken = grant.held.0 + grant.reserved.0;
+        *reserved.entry(grant.book_key()).or_default() += taken;
+        *reserved.entry(BookKey::system(AccountKind::HoldsPending, grant.asset)).or_default() -= taken;
+    }
+    let customer = |kind| {
+        use protocol::event::grant::GrantSource::*;
+        [Deposited, Package, Earned, Allotment, Promo].iter().any(|source| customer_kind(*source) == kind)
+    };
+    for row in &state.books.rows {
+        let of = |map: &BTreeMap<BookKey, i128>| map.get(&row.key).copied().unwrap_or(0);
+        if customer(row.key.kind) {
+            same(&format!("balance of {:?}", row.key), row.credit_balance(), of(&remaining))?;
+        }
+        same(&format!("reserved of {:?}", row.key), row.reserved(), of(&reserved))?;
+    }
+    Ok(())
+}
+
+fn reservations_have_owners(state: &State) -> Result<(), String> {
+    let mut held: BTreeMap<GrantId, i128> = BTreeMap::new();
+    for job in state.jobs.values().filter(|job| job.state == JobState::Running) {
+        for slice in &job.slices {
+            *held.entry(slice.grant).or_default() += slice.amount.0;
+        }
+    }
+    let mut reserved: BTreeMap<GrantId, i128> = BTreeMap::new();
+    for voucher in state.vouchers.values().filter(|voucher| voucher.state == VoucherState::Open) {
+        let bucket = state.wallets[&(voucher.vault, voucher.wallet)].bucket;
+        let bucket = bucket.ok_or_else(|| format!("an open voucher without a bucket: {voucher:?}"))?;
+        *reserved.entry(bucket).or_default() += voucher.amount.0;
+    }
+    for grant in &state.grants {
+        let of = |map: &BTreeMap<GrantId, i128>| map.get(&grant.id).copied().unwrap_or(0);
+        same(&format!("held of grant {}", grant.id.0), grant.held.0, of(&held))?;
+        same(&format!("reserved of grant {}", grant.id.0), grant.reserved.0, of(&reserved))?;
+    }
+    Ok(())
+}
+
+fn open_holds_have_timers(state: &State) -> Result<(), String> {
+    let running = state.jobs.iter().filter(|(_, job)| job.state == JobState::Running);
+    let timers = running.clone().map(|(_, job)| (job.due_us, Due::Hold(job.hold)));
+    let mut timers: Vec<_> = timers.collect();
+    timers.sort();
+    let known = state.timers.iter().filter(|(_, due)| matches!(due, Due::Hold(_))).copied();
+    same("timers of open holds", known.collect(), timers)?;
+    let open: Vec<_> = running.map(|(id, _)| *id).collect();
+    same("open jobs", state.open_jobs.iter().copied().collect(), open)
+}
+
+/// Accrued = unbacked + what waits in wallets' queues + the remainders of the floors; settling and payable follow from
+/// the payees' figures.
+fn operators_earnings(state: &State) -> Result<(), String> {
+    type ByOwner = BTreeMap<(AccountId, AssetId), i128>;
+    let mut accrued: ByOwner = state.unbacked.iter().map(|(key, amount)| (*key, amount.0)).collect();
+    let (mut settling, mut payable) = (ByOwner::new(), ByOwner::new());
+    for ((vault, _), wallet) in &state.wallets {
+        let asset = state.vaults[vault].asset;
+        for entry in &wallet.queue {
+            let owner = state.operators[&entry.operator].account;
+            let counted = proportion(entry.share, entry.covered.0, entry.cost.0).unwrap_or(0);
+            *accrued.entry((owner, asset)).or_default() += entry.share.0 - counted;
+        }
+    }
+    for ((vault, owner), payee) in &state.payees {
+        let asset = state.vaults[vault].asset;
+        let unit = state.vault_unit(asset).unwrap_or(0);
+        if *owner == AccountId::SYSTEM {
+            continue;
+        }
+        let units = |count: u64| i128::from(count) * unit;
+        *accrued.entry((*owner, asset)).or_default() += payee.covered.0 - units(payee.closed_units);
+        *settling.entry((*owner, asset)).or_default() += units(payee.closed_units - payee.confirmed_units);
+        *payable.entry((*owner, asset)).or_default() += units(payee.confirmed_units - payee.claimed_units);
+    }
+    for row in &state.books.rows {
+        let expected = match row.key.kind {
+            AccountKind::OperatorAccrued => &accrued,
+            AccountKind::OperatorSettling => &settling,
+            AccountKind::OperatorPayable => &payable,
+            _ => continue,
+        };
+        let expected = expected.get(&(row.key.owner, row.key.asset)).copied().unwrap_or(0);
+        same(&format!("earnings of {:?}", row.key), row.credit_balance(), expected)?;
+    }
+    Ok(())
+}
+
+/// The mirror: what lies in vaults and pots is what the chain's own figures say, and covers what is owed from it.
+fn vaults_cover_deposits(state: &State) -> Result<(), String> {
+    let assets = state.network.as_ref().map_or(&[][..], |network| &network.assets);
+    for asset in assets {
+        let Some(unit) = state.vault_unit(asset.id) else { continue };
+        let system = |kind| state.books.credit_balance(BookKey::system(kind, asset.id));
+        let (mut in_vaults, mut waiting, mut uncharged) = (0, 0, 0);
+        for ((vault, address), wallet) in &state.wallets {
+            if state.vaults[vault].asset != asset.id {
+                continue;
+            }
+            let out = i128::from(wallet.withdrawn_units) + i128::from(wallet.charged_units);
+            in_vaults += (i128::from(wallet.deposited_units) - out) * unit;
+            waiting += wallet.unattributed.0;
+            uncharged += wallet.captured.0 - i128::from(wallet.charged_units) * unit;
+            let open: i128 = wallet.queue.iter().map(|entry| entry.cost.0 - entry.covered.0).sum();
+            let batch = state.open_batches.get(vault).map(|id| &state.batches[id]);
+            let charges = batch.iter().flat_map(|batch| &batch.charges);
+            let mine = charges.filter(|charge| charge.wallet == *address);
+            let closing: u64 = mine.map(|charge| charge.added_units).sum();
+            let covered = (i128::from(wallet.charged_units) + i128::from(closing)) * unit;
+            same(&format!("charged of wallet {address}"), wallet.captured.0 - open, covered)?;
+        }
+        same("vault asset", -system(AccountKind::VaultAsset), in_vaults)?;
+        same("unattributed deposits", system(AccountKind::UnattributedDeposits), waiting)?;
+        let payees = state.payees.iter().filter(|((vault, _), _)| state.vaults[vault].asset == asset.id);
+        let unclaimed: u64 = payees.map(|(_, payee)| payee.confirmed_units - payee.claimed_units).sum();
+        same("pot asset", -system(AccountKind::PotAsset), i128::from(unclaimed) * unit)?;
+        let of_kind = |kind| -> i128 {
+            let rows = state.books.rows.iter().filter(|r| r.key.kind == kind && r.key.asset == asset.id);
+            rows.map(|row| row.credit_balance()).sum()
+        };
+        // What a reorganisation took from a wallet that no account ever linked is owed by nobody we know.
+        let lost = -system(AccountKind::Receivable);
+        let debts: i128 = state.accounts.values().map(|account| account.debt(asset.id)).sum();
+        same("receivables", -of_kind(AccountKind::Receivable), debts + lost)?;
+        let owed = of_kind(AccountKind::CustomerDeposited) + waiting + uncharged;
+        if in_vaults + debts + lost < owed {
+            return Err(format!(
+                "vaults hold {in_vaults} and {debts} is owed to them, {owed} is owed from them"
+            ));
+        }
+    }
+    Ok(())
+}
