@@ -123,7 +123,9 @@ fn fact(fact: Fact) -> Option<ChainFact> {
         Fact::Withdrawn { account, units, nonce, .. } => {
             ChainFact::Withdrawn { wallet: evm(account), units, nonce }
         }
-        Fact::ExitFinalized { account, units, .. } => ChainFact::ExitFinalised { wallet: evm(account), units },
+        Fact::ExitFinalized { account, units, .. } => {
+            ChainFact::ExitFinalised { wallet: evm(account), units }
+        }
         Fact::Settled { epoch, total, root, root_total, commitment, .. } => ChainFact::Settled {
             number: epoch,
             total_units: total,
@@ -166,7 +168,10 @@ impl Reexecutor for CpuKernels {
     fn reexecute(&self, job: &Reexecution<'_>) -> Verdict {
         if job.weights.0 != self.model.id() {
             let ours = Hash32(self.model.id());
-            return Verdict::Unavailable(format!("the job ran on weights {}, this file is {ours}", job.weights));
+            return Verdict::Unavailable(format!(
+                "the job ran on weights {}, this file is {ours}",
+                job.weights
+            ));
         }
         let body = job.body;
         let spec = JobSpec {

@@ -153,15 +153,23 @@ impl Network {
 
         progress("watcher and settler");
         let mirror = start_mirror(&data, &deployment, &client, &origin, &stopped, &mut tasks)?;
-        let settlement = start_settlement(&data, &deployment, &roles, &client, &transparency, &mut tasks).await?;
+        let settlement =
+            start_settlement(&data, &deployment, &roles, &client, &transparency, &mut tasks).await?;
 
         progress("gateway");
         let served = served_models(&preset, &tokenizer, &template);
-        let parts = GatewayParts { data: &data, client: &client, nats: &nats, deployment: &deployment, roles: &roles };
+        let parts = GatewayParts {
+            data: &data,
+            client: &client,
+            nats: &nats,
+            deployment: &deployment,
+            roles: &roles,
+        };
         let gateway = start_gateway(parts, served, &secrets, &transparency, port, &mut notes).await?;
         let gateway_url = format!("http://{}", gateway.local_addr());
         progress("worker");
-        let desk = operator::Desk { data: &data, gateway_url: &gateway_url, nats_url: &nats.url(), model: &model };
+        let desk =
+            operator::Desk { data: &data, gateway_url: &gateway_url, nats_url: &nats.url(), model: &model };
         let worker = operator::start_worker(desk, &roles, &preset).await?;
 
         let pids = Pids {
@@ -211,6 +219,11 @@ impl Network {
         closed.map_err(|reason| anyhow::anyhow!("the journal did not close in order: {reason}"))
     }
 
+    /// Checkpoints of the log, to wait for.
+    pub fn checkpoints(&self) -> Checkpoints {
+        Checkpoints(self.transparency.clone())
+    }
+
     /// Digits of the first asset.
     pub async fn asset_scale(&self) -> Result<u8> {
         let scale = self.client.read(|state| ledger::query::assets(state).first().map(|a| a.ledger_scale));
@@ -230,7 +243,8 @@ impl Network {
 async fn start_nats(data: &Path, port: Option<u16>, notes: &mut Vec<String>) -> Result<NatsServer> {
     let binary = find_nats_server()?;
     let choice = if port.is_some() { PortChoice::Any } else { PortChoice::Default };
-    let server = NatsServer::start(NatsServerOptions { binary, data_dir: data.to_owned(), port: choice }).await?;
+    let server =
+        NatsServer::start(NatsServerOptions { binary, data_dir: data.to_owned(), port: choice }).await?;
     notes.extend(server.port_note().map(str::to_owned));
     let keys = server.keys();
     let init = auth::connect(&server.url(), &keys.init_credentials()?).await?;
@@ -317,7 +331,12 @@ fn start_transparency(
     Ok(handle)
 }
 
-async fn start_feed(nats: &NatsServer, origin: &str, journal: &Journal, tasks: &mut JoinSet<()>) -> Result<()> {
+async fn start_feed(
+    nats: &NatsServer,
+    origin: &str,
+    journal: &Journal,
+    tasks: &mut JoinSet<()>,
+) -> Result<()> {
     let client = auth::connect(&nats.url(), nats.keys().credentials(Role::Projector)).await?;
     let publisher = FeedPublisher::new(FeedOptions { client, origin: origin.to_owned() });
     let reader = journal.reader();
@@ -421,7 +440,11 @@ async fn start_settlement(
     Ok(run)
 }
 
-fn served_models(preset: &Preset, tokenizer: &Tokenizer, template: &kernels::ChatTemplate) -> Vec<ServedModel> {
+fn served_models(
+    preset: &Preset,
+    tokenizer: &Tokenizer,
+    template: &kernels::ChatTemplate,
+) -> Vec<ServedModel> {
     let served = |rate: &ledger::preset::PresetRate| ServedModel {
         model: rate.model.clone(),
         tokenizer: tokenizer.clone(),

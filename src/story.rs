@@ -168,8 +168,8 @@ async fn capture(
 
 async fn rate_of(network: &Network, hold: &HoldPlaced) -> Result<ModelRate> {
     let (version, model) = (hold.rate_card_version, hold.model.clone());
-    let rate = network.client.read(move |state| {
-        ledger::query::rate_card_by_version(state, version)?.card.model(&model).cloned()
-    });
+    let rate = network
+        .client
+        .read(move |state| ledger::query::rate_card_by_version(state, version)?.card.model(&model).cloned());
     rate.await?.context("the hold's rate card is in the state")
 }

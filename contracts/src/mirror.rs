@@ -229,6 +229,12 @@ impl Mirror {
         let command = Command { key, actor: Actor::Watcher, not_after_us: None, body };
         match submit_known(&self.options.client, command).await {
             Ok(_) => Ok(()),
+            // Something on its way must end first; the next look asks again.
+            Err(SubmitError::Refused { refusal, .. })
+                if matches!(refusal.name(), "holds_open" | "batch_open") =>
+            {
+                Err(not_taken(SubmitError::Refused { refusal, at_leaf: 0 }))
+            }
             Err(SubmitError::Refused { refusal, .. }) => {
                 tracing::warn!(target: "mirror", %refusal, "the ledger refused a fact of the chain");
                 Ok(())
@@ -278,6 +284,8 @@ fn origin_key(origin: &Origin) -> IdempotencyKey {
             &key.tx.0,
             &key.ordinal.to_be_bytes(),
             &key.part.to_be_bytes(),
+            // A deposit that was reversed and mined again stands in another block: not the old answer.
+            &origin.block_hash.0,
         ],
     )
 }

@@ -49,12 +49,22 @@ fn sentence(books: &Books, event: &Event) -> String {
     let asset = |id: AssetId| books.asset(id);
     let figure = |amount: Amount| money(leg_asset(books, event), amount);
     match &event.body {
-        NetworkOpened(_) | WriterChanged(_) | RateCardPublished(_) | VaultRegistered(_) => policy_sentence(event),
-        AccountOpened(_) | LedgerAccountsOpened(_) | SpendAuthorised(_) | AccountClosed(_) => account_sentence(event),
-        DepositConfirmed(_) | DepositAttributed(_) | DepositReversed(_) | ExitRequested(_) | ExitCancelled(_)
-        | ExitFinalised(_) | VoucherIssued(_) | VoucherRedeemed(_) | VoucherLapsed(_) | CheckpointAnchored(_) => {
-            chain_sentence(event, &figure)
+        NetworkOpened(_) | WriterChanged(_) | RateCardPublished(_) | VaultRegistered(_) => {
+            policy_sentence(event)
         }
+        AccountOpened(_) | LedgerAccountsOpened(_) | SpendAuthorised(_) | AccountClosed(_) => {
+            account_sentence(event)
+        }
+        DepositConfirmed(_)
+        | DepositAttributed(_)
+        | DepositReversed(_)
+        | ExitRequested(_)
+        | ExitCancelled(_)
+        | ExitFinalised(_)
+        | VoucherIssued(_)
+        | VoucherRedeemed(_)
+        | VoucherLapsed(_)
+        | CheckpointAnchored(_) => chain_sentence(event, &figure),
         GrantIssued(e) => format!(
             "Grant {} of {} was opened for {} ({:?}, priority {}).",
             e.grant.0,
@@ -78,10 +88,19 @@ fn sentence(books: &Books, event: &Event) -> String {
         HoldExpired(e) => format!("Hold {} ran out and was released.", e.hold),
         JobDispatched(_) | UsageCaptured(_) | CaptureReversed(_) => job_sentence(event, &figure),
         OperatorRegistered(e) => {
-            format!("Operator {} registered; {} earns, claims go to {}.", e.operator, e.account, e.payout_address)
+            format!(
+                "Operator {} registered; {} earns, claims go to {}.",
+                e.operator, e.account, e.payout_address
+            )
         }
         NodeRegistered(e) => {
-            format!("Node {} of {} serves {} with {} slots.", e.node, e.operator, e.models.join(", "), e.slots)
+            format!(
+                "Node {} of {} serves {} with {} slots.",
+                e.node,
+                e.operator,
+                e.models.join(", "),
+                e.slots
+            )
         }
         NodeRetired(e) => format!("Node {} left.", e.node),
         BatchClosed(_) | BatchSubmitted(_) | BatchConfirmed(_) | BatchFailed(_) | PayoutClaimed(_) => {
@@ -124,7 +143,12 @@ fn chain_sentence(event: &Event, figure: &dyn Fn(Amount) -> String) -> String {
     match &event.body {
         EventBody::DepositConfirmed(e) => {
             let whose = e.account.map_or("no account yet".to_owned(), |a| a.to_string());
-            format!("{} deposited by wallet {} in block {} was mirrored to {whose}.", figure(e.amount), e.wallet, e.block)
+            format!(
+                "{} deposited by wallet {} in block {} was mirrored to {whose}.",
+                figure(e.amount),
+                e.wallet,
+                e.block
+            )
         }
         EventBody::DepositAttributed(e) => {
             format!("{} that wallet {} had deposited went to {}.", figure(e.amount), e.wallet, e.account)
@@ -140,7 +164,9 @@ fn chain_sentence(event: &Event, figure: &dyn Fn(Amount) -> String) -> String {
         }
         EventBody::VoucherRedeemed(e) => format!("Withdrawal {} was paid in {}.", e.voucher, e.tx),
         EventBody::VoucherLapsed(e) => format!("Withdrawal {} was not used in time.", e.voucher),
-        EventBody::CheckpointAnchored(e) => format!("The checkpoint of size {} stands on chain {}.", e.size, e.chain_id),
+        EventBody::CheckpointAnchored(e) => {
+            format!("The checkpoint of size {} stands on chain {}.", e.size, e.chain_id)
+        }
         other => other.kind().replace('_', " "),
     }
 }
@@ -160,7 +186,9 @@ fn job_sentence(event: &Event, figure: &dyn Fn(Amount) -> String) -> String {
             figure(e.platform_share),
             e.outcome
         ),
-        EventBody::CaptureReversed(e) => format!("The charge of {} was undone; {} came back.", e.job, figure(e.refunded)),
+        EventBody::CaptureReversed(e) => {
+            format!("The charge of {} was undone; {} came back.", e.job, figure(e.refunded))
+        }
         other => other.kind().replace('_', " "),
     }
 }
@@ -183,10 +211,18 @@ fn batch_sentence(event: &Event, figure: &dyn Fn(Amount) -> String) -> String {
             format!("Batch {} got payout root {} over log size {}.", e.batch, e.payout_root, e.tlog_size)
         }
         EventBody::BatchConfirmed(e) => {
-            format!("Batch {} is final: {} charged in {} (block {}).", e.batch, figure(e.amount), e.tx, e.block)
+            format!(
+                "Batch {} is final: {} charged in {} (block {}).",
+                e.batch,
+                figure(e.amount),
+                e.tx,
+                e.block
+            )
         }
         EventBody::BatchFailed(e) => format!("Batch {} was withdrawn: {}.", e.batch, e.reason),
-        EventBody::PayoutClaimed(e) => format!("{} was paid to {} for {}.", figure(e.amount), e.address, e.account),
+        EventBody::PayoutClaimed(e) => {
+            format!("{} was paid to {} for {}.", figure(e.amount), e.address, e.account)
+        }
         other => other.kind().replace('_', " "),
     }
 }

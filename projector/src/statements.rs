@@ -51,7 +51,8 @@ impl Statement {
             let asset = self.books.asset(account.opened.asset);
             let (symbol, scale) = asset.map_or(("?".to_owned(), 0), |a| (a.symbol.clone(), a.ledger_scale));
             // A liability of ours is the owner's credit: turn the sign for them.
-            let theirs = |amount: Amount| if account.opened.kind.is_debit_normal() { amount } else { -amount };
+            let theirs =
+                |amount: Amount| if account.opened.kind.is_debit_normal() { amount } else { -amount };
             self.lines.push(StatementLine {
                 leaf: event.header.leaf,
                 time: rfc3339(event.header.time_us),

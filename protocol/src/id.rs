@@ -292,6 +292,9 @@ mod tests {
         let text = "order-1";
         let (a, b) = (AccountId([1; 16]), AccountId([2; 16]));
         assert_ne!(IdempotencyKey::from_client(a, text), IdempotencyKey::from_client(b, text));
-        assert_ne!(IdempotencyKey::internal("x", &[b"ab", b"c"]), IdempotencyKey::internal("x", &[b"a", b"bc"]));
+        assert_ne!(
+            IdempotencyKey::internal("x", &[b"ab", b"c"]),
+            IdempotencyKey::internal("x", &[b"a", b"bc"])
+        );
     }
 }

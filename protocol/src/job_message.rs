@@ -24,7 +24,13 @@ pub fn cancel_subject(operator: &OperatorId, node: &NodeId) -> String {
 }
 
 /// `result.<operator>.<node>.<gateway>.<job>.<attempt>`: answer to the offer, then frames.
-pub fn result_subject(operator: &OperatorId, node: &NodeId, gateway: &str, job: &JobId, attempt: u32) -> String {
+pub fn result_subject(
+    operator: &OperatorId,
+    node: &NodeId,
+    gateway: &str,
+    job: &JobId,
+    attempt: u32,
+) -> String {
     format!("result.{operator}.{node}.{gateway}.{job}.{attempt}")
 }
 

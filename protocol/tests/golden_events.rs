@@ -128,8 +128,15 @@ fn chain_bodies() -> Vec<EventBody> {
         DepositReversed { key, taken: amount, owed: Amount(0) }.into(),
         ExitRequested { vault: vault(), wallet: wallet(), exit_at_s: 1_800_000_000, tx }.into(),
         ExitCancelled { vault: vault(), wallet: wallet(), tx }.into(),
-        ExitFinalised { vault: vault(), wallet: wallet(), units: 1, amount: Amount(1_000), shortfall: Amount(0), tx }
-            .into(),
+        ExitFinalised {
+            vault: vault(),
+            wallet: wallet(),
+            units: 1,
+            amount: Amount(1_000),
+            shortfall: Amount(0),
+            tx,
+        }
+        .into(),
         VoucherIssued {
             voucher: VoucherId([12; 16]),
             account,
@@ -209,7 +216,8 @@ fn job_bodies() -> Vec<EventBody> {
             platform_share: Amount(1_136_000),
         }
         .into(),
-        OperatorRegistered { operator, account: AccountId([22; 16]), payout_address: EvmAddress([23; 20]) }.into(),
+        OperatorRegistered { operator, account: AccountId([22; 16]), payout_address: EvmAddress([23; 20]) }
+            .into(),
         NodeRegistered {
             node,
             operator,

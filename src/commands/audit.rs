@@ -164,7 +164,8 @@ impl Audit {
             Ok(report) => report,
             Err(error) => {
                 eprintln!("counterfoil: {error:#}");
-                let code = error.downcast_ref::<auditor::AuditError>().map_or(3, auditor::AuditError::exit_code);
+                let code =
+                    error.downcast_ref::<auditor::AuditError>().map_or(3, auditor::AuditError::exit_code);
                 return Ok(ExitCode::from(code));
             }
         };
@@ -233,7 +234,12 @@ impl Verify {
             _ => None,
         };
         let chain = chain.as_ref().map(|chain| chain as &dyn auditor::chain::ChainReader);
-        Ok(verify(&VerifyOptions { directory: self.directory, policy: self.policy, since: self.since, chain })?)
+        Ok(verify(&VerifyOptions {
+            directory: self.directory,
+            policy: self.policy,
+            since: self.since,
+            chain,
+        })?)
     }
 }
 
@@ -254,7 +260,9 @@ impl Sample {
         };
         let engine = match (self.reexecute, &self.model) {
             (true, Some(model)) => Some(CpuKernels::load(model)?),
-            (true, None) => anyhow::bail!("--reexecute needs the weights: give --model FILE or COUNTERFOIL_MODEL"),
+            (true, None) => {
+                anyhow::bail!("--reexecute needs the weights: give --model FILE or COUNTERFOIL_MODEL")
+            }
             (false, _) => None,
         };
         let secret = self.audit_key.as_deref().map(read_secret).transpose()?;
@@ -270,7 +278,9 @@ impl Sample {
 pub fn read_secret(path: &Path) -> Result<[u8; 32]> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
     let bytes = data_encoding::HEXLOWER_PERMISSIVE.decode(text.trim().as_bytes()).ok();
-    bytes.and_then(|b| b.try_into().ok()).with_context(|| format!("{}: expected 64 hex digits", path.display()))
+    bytes
+        .and_then(|b| b.try_into().ok())
+        .with_context(|| format!("{}: expected 64 hex digits", path.display()))
 }
 
 impl Reconcile {

@@ -76,7 +76,10 @@ fn accounts(source: &LogSource, output: Output) -> Result<ExitCode> {
         if let EventBody::AccountOpened(opened) = &event.body {
             let when = time::rfc3339(event.header.time_us);
             let text = format!("{}  {when}  event {}", opened.account, event.header.leaf);
-            output.result(&text, &json!({"account": opened.account, "opened": when, "leaf": event.header.leaf}));
+            output.result(
+                &text,
+                &json!({"account": opened.account, "opened": when, "leaf": event.header.leaf}),
+            );
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -112,7 +115,11 @@ fn statement(of: &OfAccount, output: Output) -> Result<ExitCode> {
     let mut text = format!("{} as of size {}", of.account, statement.books().size());
     for line in statement.lines() {
         let kind = line.kind.replace('_', " ");
-        write!(text, "\n{} {:6} {kind:20} {:>18} {:>18} {}", line.time, line.leaf, line.amount, line.balance, line.asset)?;
+        write!(
+            text,
+            "\n{} {:6} {kind:20} {:>18} {:>18} {}",
+            line.time, line.leaf, line.amount, line.balance, line.asset
+        )?;
     }
     output.result(&text, &serde_json::to_value(statement.lines())?);
     Ok(ExitCode::SUCCESS)

@@ -59,7 +59,10 @@ impl LogSource {
         match (&self.data, &self.url) {
             (Some(dir), _) => {
                 if !dir.is_dir() {
-                    let missing = anyhow::anyhow!("{} is no directory; give the one that `up --data` had", dir.display());
+                    let missing = anyhow::anyhow!(
+                        "{} is no directory; give the one that `up --data` had",
+                        dir.display()
+                    );
                     return Err(missing.context(Failure::Inconclusive));
                 }
                 for commit in ArchiveReader::open(dir)?.commits(1) {
@@ -108,8 +111,10 @@ impl LogSource {
         }
         let time = time::parse_rfc3339(text).map(At::TimeUs);
         time.ok_or_else(|| {
-            anyhow::anyhow!("--at {text:?}: expected a number of events or a time such as 2026-11-21T10:00:00Z")
-                .context(Failure::Usage)
+            anyhow::anyhow!(
+                "--at {text:?}: expected a number of events or a time such as 2026-11-21T10:00:00Z"
+            )
+            .context(Failure::Usage)
         })
     }
 

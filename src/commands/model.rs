@@ -4,8 +4,8 @@ use crate::exit_code::Failure;
 use crate::output::Output;
 use anyhow::{Context, Result, bail};
 use kernels::{
-    ChatMessage, Engine, EngineOptions, JobEvent, JobSpec, LoadOptions, Model as Weights, SamplingParams, Verdict,
-    prompt_ids,
+    ChatMessage, Engine, EngineOptions, JobEvent, JobSpec, LoadOptions, Model as Weights, SamplingParams,
+    Verdict, prompt_ids,
 };
 use protocol::id::{Hash32, JobId};
 use serde::{Deserialize, Serialize};
@@ -137,7 +137,8 @@ impl Generate {
         let weights = self.weight.load()?;
         let receipt = self.begin(&weights)?;
         let context_tokens_max = weights.context_length();
-        let options = EngineOptions { threads: self.weight.threads(), jobs_max: 1, queue_max: 1, context_tokens_max };
+        let options =
+            EngineOptions { threads: self.weight.threads(), jobs_max: 1, queue_max: 1, context_tokens_max };
         let engine = Engine::start(weights.clone(), options);
         let started = Instant::now();
         let mut job = engine.submit(receipt.spec())?;
@@ -173,7 +174,8 @@ impl Generate {
 
     fn begin(&self, weights: &Weights) -> Result<LocalReceipt> {
         if !(0.0..=2.0).contains(&self.temperature) {
-            return Err(anyhow::anyhow!("--temperature {}: expected 0 to 2", self.temperature).context(Failure::Usage));
+            return Err(anyhow::anyhow!("--temperature {}: expected 0 to 2", self.temperature)
+                .context(Failure::Usage));
         }
         let message = ChatMessage { role: "user".to_owned(), content: self.prompt.clone() };
         let job = JobId([0; 16]);
@@ -184,7 +186,11 @@ impl Generate {
             prompt_ids: prompt_ids(weights.tokenizer(), weights.template(), &[message])?,
             max_tokens: self.max_tokens,
             temperature_millionths: (self.temperature * 1e6).round() as u32,
-            sampling_key: protocol::job_message::sampling_key(Some(self.seed.unwrap_or(0)), &job, &Hash32([0; 32])),
+            sampling_key: protocol::job_message::sampling_key(
+                Some(self.seed.unwrap_or(0)),
+                &job,
+                &Hash32([0; 32]),
+            ),
             output_ids: Vec::new(),
             chain_head: Hash32([0; 32]),
         })
@@ -198,7 +204,8 @@ fn write_receipt(path: &Path, receipt: &LocalReceipt) -> Result<()> {
 
 impl Verify {
     fn run(self, output: Output) -> Result<ExitCode> {
-        let bytes = std::fs::read(&self.receipt).with_context(|| format!("receipt {}", self.receipt.display()))?;
+        let bytes =
+            std::fs::read(&self.receipt).with_context(|| format!("receipt {}", self.receipt.display()))?;
         let receipt: LocalReceipt =
             serde_json::from_slice(&bytes).with_context(|| format!("receipt {}", self.receipt.display()))?;
         let weights = self.weight.load()?;
@@ -213,13 +220,16 @@ impl Verify {
             &receipt.chain_head.0,
         )?;
         let (text, same) = match &verdict {
-            Verdict::Identical { .. } => (format!("identical: {} tokens and the digest", receipt.output_ids.len()), true),
+            Verdict::Identical { .. } => {
+                (format!("identical: {} tokens and the digest", receipt.output_ids.len()), true)
+            }
             Verdict::Differs { index, expected, claimed } => {
                 (format!("token {index} differs: computed {expected}, claimed {claimed}"), false)
             }
-            Verdict::HeadDiffers { computed } => {
-                (format!("the digest differs: computed {}, claimed {}", Hash32(*computed), receipt.chain_head), false)
-            }
+            Verdict::HeadDiffers { computed } => (
+                format!("the digest differs: computed {}, claimed {}", Hash32(*computed), receipt.chain_head),
+                false,
+            ),
         };
         output.result(&text, &json!({"identical": same, "verdict": text}));
         Ok(if same { ExitCode::SUCCESS } else { ExitCode::from(1) })

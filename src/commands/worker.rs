@@ -32,7 +32,8 @@ pub struct Config {
 
 impl Config {
     fn load(&self) -> Result<WorkerOptions> {
-        let text = std::fs::read_to_string(&self.config).with_context(|| self.config.display().to_string())?;
+        let text =
+            std::fs::read_to_string(&self.config).with_context(|| self.config.display().to_string())?;
         let config: WorkerConfig = toml::from_str(&text)
             .with_context(|| self.config.display().to_string())
             .context(Failure::Usage)?;
@@ -67,14 +68,18 @@ async fn run(options: WorkerOptions, output: Output) -> Result<ExitCode> {
         }
     };
     let unsent = drained.receipts_unsent;
-    output.result(&format!("worker: drained, {unsent} receipts to send later"), &json!({"receipts_unsent": unsent}));
+    output.result(
+        &format!("worker: drained, {unsent} receipts to send later"),
+        &json!({"receipts_unsent": unsent}),
+    );
     Ok(ExitCode::SUCCESS)
 }
 
 async fn examine(options: &WorkerOptions, output: Output) -> Result<ExitCode> {
     let diagnosis = doctor::examine(options).await;
     for check in &diagnosis.checks {
-        let remedy = if check.remedy.is_empty() { String::new() } else { format!("\n      {}", check.remedy) };
+        let remedy =
+            if check.remedy.is_empty() { String::new() } else { format!("\n      {}", check.remedy) };
         let text = format!("{:?}  {}: {}{remedy}", check.verdict, check.name, check.detail);
         output.result(&text, &json!(check));
     }
@@ -87,9 +92,16 @@ async fn examine(options: &WorkerOptions, output: Output) -> Result<ExitCode> {
 
 async fn tell(options: &WorkerOptions, request: Request, output: Output) -> Result<ExitCode> {
     let status = ask(&options.data_dir, request).await?;
-    let mut text = format!("operator {}  connected {}  draining {}", status.operator, status.connected, status.draining);
+    let mut text =
+        format!("operator {}  connected {}  draining {}", status.operator, status.connected, status.draining);
     for node in &status.nodes {
-        text.push_str(&format!("\n{}  {}/{} jobs  {}", node.node, node.inflight, node.slots, node.models.join(", ")));
+        text.push_str(&format!(
+            "\n{}  {}/{} jobs  {}",
+            node.node,
+            node.inflight,
+            node.slots,
+            node.models.join(", ")
+        ));
     }
     output.result(&text, &json!(status));
     Ok(ExitCode::SUCCESS)

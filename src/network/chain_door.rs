@@ -112,7 +112,8 @@ impl ChainDoor for VaultDoor {
         Box::pin(async move {
             self.check_vault(terms.vault)?;
             let deadline = u32::try_from(terms.deadline_s);
-            let deadline = deadline.map_err(|_| DoorError::Refused("the deadline is beyond 2106".to_owned()))?;
+            let deadline =
+                deadline.map_err(|_| DoorError::Refused("the deadline is beyond 2106".to_owned()))?;
             let voucher = WithdrawalVoucher {
                 account: Address20(terms.wallet.0),
                 units: terms.units,

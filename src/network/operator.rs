@@ -14,9 +14,9 @@ use protocol::id::{NodeId, OperatorId};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use worker::WorkerConfig;
 use worker::config::{ModelConfig, NodeConfig};
 use worker::keys::{NodeKey, OperatorKey};
-use worker::WorkerConfig;
 
 /// Jobs at once.
 const SLOTS: u32 = 4;
@@ -91,7 +91,8 @@ pub async fn start_worker(desk: Desk<'_>, roles: &ChainRoles, preset: &Preset) -
     let node = register_node(&http, &dir, &operator, &models).await?;
     let config = write_config(&desk, &dir, node, models)?;
     let log = std::fs::File::options().create(true).append(true).open(dir.join("worker.log"))?;
-    let arguments = ["worker", "run", "--config"].map(Into::into).into_iter().chain([config.into()]).collect();
+    let arguments =
+        ["worker", "run", "--config"].map(Into::into).into_iter().chain([config.into()]).collect();
     let worker = Supervised::start(std::env::current_exe()?.into(), arguments, log)?;
     wait_routed(&http, &dir).await?;
     Ok(worker)

@@ -10,7 +10,8 @@ use tokio::task::JoinHandle;
 
 /// The command in place of a shell, with a watchdog that waits for the end of a pipe only we hold; the kernel closes it
 /// when we end, however we end, and the watchdog sends SIGTERM.
-const WATCHED: &str = r#"exec 3<&0 </dev/null; { read -r _ <&3; kill -TERM $$; } & exec 3<&-; exec "$0" "$@""#;
+const WATCHED: &str =
+    r#"exec 3<&0 </dev/null; { read -r _ <&3; kill -TERM $$; } & exec 3<&-; exec "$0" "$@""#;
 /// Pause before an ended child is started again.
 const RESTART_PAUSE: Duration = Duration::from_millis(500);
 /// How long a child may take to end after SIGTERM.
@@ -77,7 +78,11 @@ impl Drop for Supervised {
 }
 
 /// The child and the pipe whose end is its SIGTERM. The pipe is kept apart: waiting for a child would close it.
-fn spawn(program: &OsString, arguments: &[OsString], log: &std::fs::File) -> Result<(Child, Option<ChildStdin>)> {
+fn spawn(
+    program: &OsString,
+    arguments: &[OsString],
+    log: &std::fs::File,
+) -> Result<(Child, Option<ChildStdin>)> {
     let mut command = Command::new("sh");
     command.arg("-c").arg(WATCHED).arg(program).args(arguments);
     command.process_group(0).kill_on_drop(true).stdin(Stdio::piped());

@@ -135,7 +135,8 @@ impl Customer {
              Custody is on-chain; metering is off-chain.",
             deposit.block, mined.gas_used
         );
-        let figures = json!({"amount": DEPOSIT, "asset": "FOIL", "block": deposit.block, "tx": deposit.key.tx});
+        let figures =
+            json!({"amount": DEPOSIT, "asset": "FOIL", "block": deposit.block, "tx": deposit.key.tx});
         tell.step("deposit", &text, Some(&event), figures);
         Ok(())
     }
@@ -162,4 +163,3 @@ fn sign(asked: &Value, wallet: &EvmKey, network: &Network) -> Result<EvmSignatur
     let bytes: [u8; 65] = signed.signature.as_slice().try_into().context("a key's signature has 65 bytes")?;
     Ok(EvmSignature(bytes))
 }
-

@@ -72,7 +72,12 @@ impl Http {
         Ok(receiver)
     }
 
-    fn send(&self, method: &str, path: &str, body: Option<Value>) -> Result<ureq::http::Response<ureq::Body>> {
+    fn send(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<Value>,
+    ) -> Result<ureq::http::Response<ureq::Body>> {
         let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
         let mut request = ureq::http::Request::builder().method(method).uri(format!("{}{path}", self.base));
         if let Some(key) = &self.key {

@@ -1,9 +1,9 @@
 //! The story's settlement, claim and withdrawal.
 
+use super::Teller;
 use super::customer::Customer;
 use super::events::EventLog;
 use super::http::Http;
-use super::Teller;
 use crate::network::Network;
 use anyhow::{Context, Result};
 use contracts::dev;
@@ -72,7 +72,8 @@ pub async fn withdraw(
 ) -> Result<()> {
     let http = Http::new(&network.gateway_url).with_key(&customer.api_key);
     let wallet = customer.wallet();
-    let (vault, address) = (crate::network::chain_door::vault_ref(&network.deployment), EvmAddress(wallet.address().0));
+    let (vault, address) =
+        (crate::network::chain_door::vault_ref(&network.deployment), EvmAddress(wallet.address().0));
     let units = network.client.read(move |state| ledger::query::withdrawable(state, vault, address)).await?;
     let amount = Amount(i128::from(units)).to_decimal_string(VAULT_SCALE);
     let voucher = http.post("/v1/withdrawals", json!({"amount": amount})).await?;
@@ -90,13 +91,19 @@ pub async fn withdraw(
          smallest unit (0.000001) and stays on the account.",
         mined.gas_used
     );
-    tell.step("withdrawal", &text, Some(&event), json!({"amount": amount, "remainder": rest, "tx": Word32(mined.tx.0)}));
+    tell.step(
+        "withdrawal",
+        &text,
+        Some(&event),
+        json!({"amount": amount, "remainder": rest, "tx": Word32(mined.tx.0)}),
+    );
     Ok(())
 }
 
 fn signed(voucher: &Value, wallet: &contracts::key::EvmKey) -> Result<SignedVoucher> {
     let number = |name: &str| voucher[name].as_u64().with_context(|| format!("no {name} in the voucher"));
-    let signature: EvmSignature = voucher["signature"].as_str().context("no signature in the voucher")?.parse()?;
+    let signature: EvmSignature =
+        voucher["signature"].as_str().context("no signature in the voucher")?.parse()?;
     let terms = WithdrawalVoucher {
         account: wallet.address(),
         units: number("units")?,

@@ -12,6 +12,7 @@ use auditor::replay::{ReplayOptions, replay};
 use auditor::report::Report;
 use auditor::sample::{ReexecuteOptions, SampleOptions, Selection, sample};
 use auditor::verify::{VerifyOptions, verify};
+use contracts::settlement::CheckpointSource;
 use protocol::event::Event;
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -55,6 +56,10 @@ struct AuditPlan {
 
 /// Fetches the log over HTTP and runs every check there is so far; all must pass.
 pub async fn audit(network: &Network, tell: &Teller<'_>) -> Result<()> {
+    // The audit sees what a checkpoint covers: wait for one over the story's last event.
+    let size = network.client.position().borrow().leaf;
+    let covered = network.checkpoints().covering(size).await;
+    covered.map_err(|reason| anyhow::anyhow!("no checkpoint covers the story: {reason}"))?;
     let plan = AuditPlan {
         gateway_url: network.gateway_url.clone(),
         auditor_key: network.secrets.auditor_key.clone(),
@@ -103,7 +108,8 @@ impl AuditPlan {
             since: None,
             chain: Some(&chain),
         })?;
-        let replayed = replay(&ReplayOptions { directory: directory.clone(), policy: policy.clone(), at: None })?;
+        let replayed =
+            replay(&ReplayOptions { directory: directory.clone(), policy: policy.clone(), at: None })?;
         let reconciled = reconcile(&ReconcileOptions {
             directory: directory.clone(),
             policy: policy.clone(),

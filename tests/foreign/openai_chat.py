@@ -11,7 +11,7 @@ import openai
 def main(base_url: str, key: str) -> int:
     client = openai.OpenAI(base_url=base_url + "/v1", api_key=key)
     model = next(iter(client.models.list())).id
-    messages = [{"role": "user", "content": "What is the capital of France?"}]
+    messages = [{"role": "user", "content": "Name the capital of France."}]
 
     whole = client.chat.completions.create(model=model, messages=messages, max_tokens=32, temperature=0)
     assert whole.choices[0].finish_reason in ("stop", "length")

@@ -30,7 +30,8 @@ fn finished(output: Output) -> Finished {
 
 /// Runs a foreign script with the tests' Python; panics with both outputs when it fails.
 pub fn python(script: &str, arguments: &[&str]) -> String {
-    let python = std::env::var_os("COUNTERFOIL_PYTHON").map_or_else(|| root().join(".tools/venv/bin/python"), PathBuf::from);
+    let python = std::env::var_os("COUNTERFOIL_PYTHON")
+        .map_or_else(|| root().join(".tools/venv/bin/python"), PathBuf::from);
     assert!(python.exists(), "{} is missing: run cargo xtask test, which installs it", python.display());
     let script = root().join("tests/foreign").join(script);
     let done = finished(Command::new(python).arg(script).args(arguments).output().expect("python starts"));

@@ -33,7 +33,11 @@ fn bad_input_is_refused_clearly_and_costs_nothing() {
     let (status, body) = network.send(&network.ready.api_key, "POST", chat, Some(huge.as_bytes()));
     assert_eq!(status, 413, "{}", String::from_utf8_lossy(&body));
 
-    expect_error(&network.call_as("cf_wrong", "POST", chat, Some(chat_body("hi", 8, false))), 401, "invalid_api_key");
+    expect_error(
+        &network.call_as("cf_wrong", "POST", chat, Some(chat_body("hi", 8, false))),
+        401,
+        "invalid_api_key",
+    );
 
     let mut many = chat_body("hi", 8, false);
     many["n"] = json!(2);

@@ -16,7 +16,9 @@ fn openai_python_and_a_foreign_feed_reader() {
     let feed = python("feed_reader.py", &[&network.ready.nats, creds.to_str().expect("text")]);
     let kinds: BTreeSet<String> = feed
         .lines()
-        .map(|line| serde_json::from_str::<Value>(line).expect("JSON")["type"].as_str().expect("a type").to_owned())
+        .map(|line| {
+            serde_json::from_str::<Value>(line).expect("JSON")["type"].as_str().expect("a type").to_owned()
+        })
         .collect();
     for kind in [
         "account_opened",

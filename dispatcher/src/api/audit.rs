@@ -42,7 +42,8 @@ pub(crate) async fn receipts(
         // A capture without a stored receipt cannot be: it is stored before. Left out, the auditor names it as missing.
         let Some(bytes) = shared.store.receipt(&job)? else { continue };
         let encoded = data_encoding::BASE64.encode(&bytes);
-        let line = json!({ "leaf": leaf, "job": job, "hash": SignedReceipt::hash(&bytes), "receipt": encoded });
+        let line =
+            json!({ "leaf": leaf, "job": job, "hash": SignedReceipt::hash(&bytes), "receipt": encoded });
         lines.push_str(&line.to_string());
         lines.push('\n');
     }

@@ -55,9 +55,14 @@ fn entry(text: &mut String, books: &Books, event: &Event) {
         }
     }
     let note = kind.replace('_', " ");
-    line(text, format_args!("{} * ({}) {} | {note}  ; {tags}", date(header.time_us), header.leaf, payee(kind)));
+    line(
+        text,
+        format_args!("{} * ({}) {} | {note}  ; {tags}", date(header.time_us), header.leaf, payee(kind)),
+    );
     for posting in &event.postings {
-        let Some(asset) = books.account(posting.account).and_then(|a| books.asset(a.opened.asset)) else { continue };
+        let Some(asset) = books.account(posting.account).and_then(|a| books.asset(a.opened.asset)) else {
+            continue;
+        };
         let amount = fixed(posting.amount, asset);
         line(text, format_args!("    {}  {amount} {}", name(books, posting.account), symbol(asset)));
     }
@@ -68,7 +73,10 @@ fn assertions(text: &mut String, books: &Books) {
     if books.accounts().is_empty() {
         return;
     }
-    line(text, format_args!("{} * (end) platform | balances as of size {}", date(books.time_us()), books.size()));
+    line(
+        text,
+        format_args!("{} * (end) platform | balances as of size {}", date(books.time_us()), books.size()),
+    );
     for account in books.accounts() {
         let Some(asset) = books.asset(account.opened.asset) else { continue };
         let (zero, balance) = (fixed(Amount(0), asset), fixed(account.counters.balance(), asset));
@@ -111,14 +119,15 @@ fn account_type(kind: AccountKind) -> &'static str {
         VaultAsset | PotAsset | Receivable | PlatformTreasury => "A",
         PlatformRevenue | Breakage => "R",
         PromoExpense => "X",
-        CustomerDeposited | CustomerPackage | CustomerEarned | CustomerAllotment | CustomerPromo | OperatorAccrued
-        | OperatorSettling | OperatorPayable | UnattributedDeposits | HoldsPending => "L",
+        CustomerDeposited | CustomerPackage | CustomerEarned | CustomerAllotment | CustomerPromo
+        | OperatorAccrued | OperatorSettling | OperatorPayable | UnattributedDeposits | HoldsPending => "L",
     }
 }
 
 fn payee(kind: &str) -> &'static str {
     match kind {
-        "deposit_confirmed" | "deposit_attributed" | "deposit_reversed" | "exit_finalised" | "voucher_redeemed" => "chain",
+        "deposit_confirmed" | "deposit_attributed" | "deposit_reversed" | "exit_finalised"
+        | "voucher_redeemed" => "chain",
         "usage_captured" | "capture_reversed" | "grant_issued" => "customer",
         "batch_closed" | "batch_confirmed" | "batch_failed" | "payout_claimed" => "operator",
         _ => "platform",

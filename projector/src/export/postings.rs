@@ -39,13 +39,16 @@ pub fn csv(events: &[Event], provenance: &Provenance) -> Result<String, ExportEr
         }
     }
     let mut extra = vec![format!("rows: {count}")];
-    extra.extend(debits.iter().map(|(asset, sum)| format!("control total {asset}: debits {sum} = credits {sum}")));
+    extra.extend(
+        debits.iter().map(|(asset, sum)| format!("control total {asset}: debits {sum} = credits {sum}")),
+    );
     Ok(format!("{}{COLUMNS}\n{rows}", provenance_lines("#", "postings", provenance, &extra)))
 }
 
 /// A text cell: quoted where RFC 4180 needs it, and never read as a formula.
 fn cell(text: &str) -> String {
-    let guarded = if text.starts_with(['=', '+', '-', '@', '\t']) { format!("'{text}") } else { text.to_owned() };
+    let guarded =
+        if text.starts_with(['=', '+', '-', '@', '\t']) { format!("'{text}") } else { text.to_owned() };
     if guarded.contains([',', '"', '\n', '\r']) {
         format!("\"{}\"", guarded.replace('"', "\"\""))
     } else {

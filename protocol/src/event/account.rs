@@ -71,8 +71,8 @@ impl AccountKind {
         match self {
             VaultAsset | PotAsset | Receivable | PromoExpense | PlatformTreasury => true,
             CustomerDeposited | CustomerPackage | CustomerEarned | CustomerAllotment | CustomerPromo
-            | OperatorAccrued | OperatorSettling | OperatorPayable | UnattributedDeposits | PlatformRevenue
-            | Breakage | HoldsPending => false,
+            | OperatorAccrued | OperatorSettling | OperatorPayable | UnattributedDeposits
+            | PlatformRevenue | Breakage | HoldsPending => false,
         }
     }
 

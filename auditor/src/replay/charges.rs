@@ -1,0 +1,51 @@
+//! The charges of a replayed log, as rows to draw a sample from.
+
+use super::captures::price;
+use super::holds::End;
+use super::world::World;
+use protocol::event::job::UsageCaptured;
+use protocol::id::Hash32;
+
+/// One charge with all that is needed to look at it again.
+#[derive(Clone, Debug)]
+pub(crate) struct SampledCharge {
+    pub(crate) leaf: u64,
+    pub(crate) event: UsageCaptured,
+    pub(crate) model: String,
+    pub(crate) weights: Hash32,
+    /// The body's commitment, from the dispatch.
+    pub(crate) body: Hash32,
+    /// The commit that holds the job's hold.
+    pub(crate) placed_commit: u64,
+    /// The pinned price of the billed tokens.
+    pub(crate) recomputed: Option<i128>,
+}
+
+impl World {
+    /// Every charge that was not undone, by leaf.
+    pub(crate) fn charges(&self) -> Vec<SampledCharge> {
+        let mut charges: Vec<SampledCharge> = self.jobs.values().filter_map(|job| self.charge(job)).collect();
+        charges.sort_by_key(|charge| charge.leaf);
+        charges
+    }
+
+    fn charge(&self, job: &super::holds::Job) -> Option<SampledCharge> {
+        let End::Captured(captured) = &job.end else { return None };
+        if captured.reversed {
+            return None;
+        }
+        let event = captured.event.clone();
+        let rate = self.rate(job.card_version, &job.model);
+        let units = event.input_units.saturating_add(event.output_units);
+        let attempt = job.attempts.get(event.attempt as usize);
+        Some(SampledCharge {
+            leaf: captured.leaf,
+            model: job.model.clone(),
+            weights: rate.map_or(Hash32([0; 32]), |rate| rate.weights),
+            body: attempt.map_or(Hash32([0; 32]), |attempt| attempt.body),
+            placed_commit: job.placed_commit,
+            recomputed: rate.and_then(|rate| price(rate, units)),
+            event,
+        })
+    }
+}

@@ -1,0 +1,10 @@
+//! The auditor from outside: small logs made with `protocol` alone, honest ones and cheating ones, and what each command
+//! says of them.
+
+mod cheats;
+mod fetching;
+mod log;
+mod mutations;
+mod reconciling;
+mod sampling;
+mod story;
