@@ -1,12 +1,14 @@
 //! A whole network on one machine: children, rooms and their wiring. What each room does is the room's; here is only the
 //! order in which they are started, and ended again.
 
+mod broker;
 pub mod chain_door;
 pub mod operator;
 pub mod secrets;
 pub mod supervisor;
 
 use anyhow::{Context, Result};
+use broker::Broker;
 use chain_door::{VaultDoor, vault_ref};
 use contracts::anvil::{Anvil, AnvilOptions, Mining, find_anvil};
 use contracts::chain::Chain;
@@ -82,14 +84,13 @@ pub struct Network {
     pub mirror: watch::Receiver<MirrorStatus>,
     pub transparency: TransparencyHandle,
     pub settlement: Arc<SettlementRun<Checkpoints>>,
-    pub pids: Pids,
     /// Ports that are not the default ones, in words.
     pub notes: Vec<String>,
     gateway: Gateway,
     worker: Supervised,
     tasks: JoinSet<()>,
     stop: watch::Sender<bool>,
-    nats: NatsServer,
+    broker: Broker,
     anvil: Anvil,
 }
 
@@ -114,97 +115,122 @@ impl CheckpointSource for Checkpoints {
     }
 }
 
-impl Network {
-    /// Starts every part in order; what was started before a failure ends with it.
-    pub async fn start(options: NetworkOptions, progress: &dyn Fn(&str)) -> Result<Network> {
+/// What everything else stands on.
+struct Ground {
+    data: PathBuf,
+    model: PathBuf,
+    port: Option<u16>,
+    preset: Preset,
+    roles: ChainRoles,
+    secrets: Secrets,
+    nats: NatsServer,
+    anvil: Anvil,
+    deployment: Deployment,
+    notes: Vec<String>,
+}
+
+/// The open log and what follows it.
+struct Log {
+    journal: Journal,
+    client: LedgerClient,
+    origin: String,
+    transparency: TransparencyHandle,
+    tasks: JoinSet<()>,
+}
+
+impl Ground {
+    async fn start(options: NetworkOptions, progress: &dyn Fn(&str)) -> Result<Ground> {
         let NetworkOptions { data, port, model } = options;
         std::fs::create_dir_all(&data).with_context(|| data.display().to_string())?;
         let data = data.canonicalize()?;
         let mut notes = Vec::new();
         let preset: Preset = toml::from_str(PREPAID).context("presets/prepaid.toml")?;
         let roles = ChainRoles::development();
-
         progress("nats-server");
         let nats = start_nats(&data, port, &mut notes).await?;
+        broker::verify_durability(&nats).await?;
         let secrets = Secrets::load_or_create(&data.join("keys"))?;
         progress("development chain and contracts");
         let anvil = start_anvil(&data, port, &mut notes).await?;
         let deployment = open_contracts(&data, &anvil, &roles).await?;
+        Ok(Ground { data, model, port, preset, roles, secrets, nats, anvil, deployment, notes })
+    }
+}
 
-        progress("journal");
-        let journal = open_journal(&data, &nats, &preset).await?;
+impl Log {
+    async fn open(ground: &Ground) -> Result<Log> {
+        let journal = open_journal(&ground.data, &ground.nats, &ground.preset).await?;
         let client = journal.client();
         let origin = origin_of(&client).await?;
-        let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
-        let transparency = start_transparency(&data, &origin, &journal, &mut tasks)?;
-        start_feed(&nats, &origin, &journal, &mut tasks).await?;
+        let transparency = start_transparency(&ground.data, &origin, &journal, &mut tasks)?;
+        start_feed(&ground.nats, &origin, &journal, &mut tasks).await?;
+        Ok(Log { journal, client, origin, transparency, tasks })
+    }
+}
 
+impl Network {
+    /// Starts every part in order; what was started before a failure ends with it.
+    pub async fn start(options: NetworkOptions, progress: &dyn Fn(&str)) -> Result<Network> {
+        let mut ground = Ground::start(options, progress).await?;
+        progress("journal");
+        let mut log = Log::open(&ground).await?;
         progress("model file");
-        let file = model.clone();
-        let read = tokio::task::spawn_blocking(move || Tokenizer::from_gguf(&file)).await?;
-        let (tokenizer, template, weights) = read.with_context(|| model.display().to_string())?;
-        let hashes = ModelHashes {
-            weights: Hash32(weights),
-            tokenizer: Hash32(tokenizer.hash()),
-            template: Hash32(template.hash()),
-        };
-        open_books(&client, &deployment, &roles, &preset, hashes).await?;
-
+        let served = read_model(&ground, &log.client).await?;
         progress("watcher and settler");
-        let mirror = start_mirror(&data, &deployment, &client, &origin, &stopped, &mut tasks)?;
-        let settlement =
-            start_settlement(&data, &deployment, &roles, &client, &transparency, &mut tasks).await?;
-
+        let (stop, stopped) = watch::channel(false);
+        let mirror = start_mirror(&ground, &mut log, &stopped)?;
+        let settlement = start_settlement(&ground, &mut log).await?;
         progress("gateway");
-        let served = served_models(&preset, &tokenizer, &template);
-        let parts = GatewayParts {
-            data: &data,
-            client: &client,
-            nats: &nats,
-            deployment: &deployment,
-            roles: &roles,
-        };
-        let gateway = start_gateway(parts, served, &secrets, &transparency, port, &mut notes).await?;
+        let gateway = start_gateway(&mut ground, &log, served).await?;
         let gateway_url = format!("http://{}", gateway.local_addr());
         progress("worker");
-        let desk =
-            operator::Desk { data: &data, gateway_url: &gateway_url, nats_url: &nats.url(), model: &model };
-        let worker = operator::start_worker(desk, &roles, &preset).await?;
-
-        let pids = Pids {
-            nats: nats.pid().unwrap_or_default(),
-            chain: anvil.process_id().unwrap_or_default(),
-            worker: worker.pid(),
+        let nats_url = ground.nats.url();
+        let desk = operator::Desk {
+            data: &ground.data,
+            gateway_url: &gateway_url,
+            nats_url: &nats_url,
+            model: &ground.model,
         };
+        let worker = operator::start_worker(desk, &ground.roles, &ground.preset).await?;
+        let Ground { data, model, roles, secrets, nats, anvil, deployment, notes, .. } = ground;
+        let Log { journal, client, transparency, tasks, .. } = log;
         Ok(Network {
+            gateway_url,
+            nats_url,
+            chain_url: anvil.rpc_url(),
+            broker: Broker::keep(nats),
+            data,
+            model,
             client,
+            journal,
             deployment,
             roles,
             secrets,
-            gateway_url,
-            nats_url: nats.url(),
-            chain_url: anvil.rpc_url(),
             mirror,
             transparency,
             settlement,
-            pids,
             notes,
             gateway,
             worker,
             tasks,
             stop,
-            nats,
             anvil,
-            journal,
-            data,
-            model,
         })
+    }
+
+    /// Process numbers of the children now.
+    pub fn pids(&self) -> Pids {
+        Pids {
+            nats: self.broker.pid(),
+            chain: self.anvil.process_id().unwrap_or_default(),
+            worker: self.worker.pid(),
+        }
     }
 
     /// Ends every part in the opposite order: running answers first, the log last.
     pub async fn shutdown(self) -> Result<()> {
-        let Network { gateway, worker, mut tasks, stop, journal, nats, anvil, transparency, .. } = self;
+        let Network { gateway, worker, mut tasks, stop, journal, broker, anvil, transparency, .. } = self;
         gateway.shutdown().await;
         worker.stop().await;
         stop.send_replace(true);
@@ -213,8 +239,7 @@ impl Network {
         let closed = journal.shutdown().await;
         tasks.abort_all();
         while tasks.join_next().await.is_some() {}
-        let mut nats = nats;
-        nats.stop().await?;
+        broker.stop().await?;
         anvil.stop().await?;
         closed.map_err(|reason| anyhow::anyhow!("the journal did not close in order: {reason}"))
     }
@@ -388,47 +413,39 @@ async fn open_books(
 }
 
 fn start_mirror(
-    data: &Path,
-    deployment: &Deployment,
-    client: &LedgerClient,
-    origin: &str,
+    ground: &Ground,
+    log: &mut Log,
     stopped: &watch::Receiver<bool>,
-    tasks: &mut JoinSet<()>,
 ) -> Result<watch::Receiver<MirrorStatus>> {
     let mirror = Mirror::open(MirrorOptions {
-        deployment: deployment.clone(),
+        deployment: ground.deployment.clone(),
         confirmations: CONFIRMATIONS,
-        state_file: data.join("chain/watcher.json"),
-        client: client.clone(),
-        origin: contracts::fixed_bytes::Hash32::keccak(origin.as_bytes()),
+        state_file: ground.data.join("chain/watcher.json"),
+        client: log.client.clone(),
+        origin: contracts::fixed_bytes::Hash32::keccak(log.origin.as_bytes()),
     })?;
     let status = mirror.status();
-    tasks.spawn(mirror.run(stopped.clone()));
+    log.tasks.spawn(mirror.run(stopped.clone()));
     Ok(status)
 }
 
-async fn start_settlement(
-    data: &Path,
-    deployment: &Deployment,
-    roles: &ChainRoles,
-    client: &LedgerClient,
-    transparency: &TransparencyHandle,
-    tasks: &mut JoinSet<()>,
-) -> Result<Arc<SettlementRun<Checkpoints>>> {
+async fn start_settlement(ground: &Ground, log: &mut Log) -> Result<Arc<SettlementRun<Checkpoints>>> {
     let patience = SettlerOptions { stuck_after_ms: 10_000, give_up_after_ms: 60_000 };
-    let directory = data.join("chain/settlements");
-    let settler = Settler::open(deployment.clone(), roles.settler.clone(), &directory, patience).await?;
+    let directory = ground.data.join("chain/settlements");
+    let (deployment, key) = (ground.deployment.clone(), ground.roles.settler.clone());
+    let settler = Settler::open(deployment.clone(), key, &directory, patience).await?;
+    let client = log.client.clone();
     let run = Arc::new(SettlementRun::new(SettlementOptions {
-        deployment: deployment.clone(),
+        deployment,
         settler,
         client: client.clone(),
-        checkpoints: Checkpoints(transparency.clone()),
-        directory: data.join("chain/batches"),
+        checkpoints: Checkpoints(log.transparency.clone()),
+        directory: ground.data.join("chain/batches"),
     }));
     let epoch_us = client.read(|state| ledger::query::settings(state).map(|s| s.epoch_us)).await?;
     let period = std::time::Duration::from_micros(epoch_us.unwrap_or(u64::MAX));
     let role = Arc::clone(&run);
-    tasks.spawn(async move {
+    log.tasks.spawn(async move {
         let mut epochs = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
         loop {
             epochs.tick().await;
@@ -440,50 +457,41 @@ async fn start_settlement(
     Ok(run)
 }
 
-fn served_models(
-    preset: &Preset,
-    tokenizer: &Tokenizer,
-    template: &kernels::ChatTemplate,
-) -> Vec<ServedModel> {
+/// Reads tokenizer and hashes from the model's file and opens the books with them.
+async fn read_model(ground: &Ground, client: &LedgerClient) -> Result<Vec<ServedModel>> {
+    let file = ground.model.clone();
+    let read = tokio::task::spawn_blocking(move || Tokenizer::from_gguf(&file)).await?;
+    let (tokenizer, template, weights) = read.with_context(|| ground.model.display().to_string())?;
+    let hashes = ModelHashes {
+        weights: Hash32(weights),
+        tokenizer: Hash32(tokenizer.hash()),
+        template: Hash32(template.hash()),
+    };
+    open_books(client, &ground.deployment, &ground.roles, &ground.preset, hashes).await?;
     let served = |rate: &ledger::preset::PresetRate| ServedModel {
         model: rate.model.clone(),
         tokenizer: tokenizer.clone(),
         template: template.clone(),
     };
-    preset.rate_card.models.iter().map(served).collect()
+    Ok(ground.preset.rate_card.models.iter().map(served).collect())
 }
 
-/// What the gateway is wired to.
-struct GatewayParts<'a> {
-    data: &'a Path,
-    client: &'a LedgerClient,
-    nats: &'a NatsServer,
-    deployment: &'a Deployment,
-    roles: &'a ChainRoles,
-}
-
-async fn start_gateway(
-    parts: GatewayParts<'_>,
-    models: Vec<ServedModel>,
-    secrets: &Secrets,
-    transparency: &TransparencyHandle,
-    port: Option<u16>,
-    notes: &mut Vec<String>,
-) -> Result<Gateway> {
-    let GatewayParts { data, client, nats, deployment, roles } = parts;
-    let door = VaultDoor::new(deployment.clone(), roles.settler.clone(), CONFIRMATIONS);
+async fn start_gateway(ground: &mut Ground, log: &Log, models: Vec<ServedModel>) -> Result<Gateway> {
+    let (nats, secrets, port) = (&ground.nats, &ground.secrets, ground.port);
+    let door = VaultDoor::new(ground.deployment.clone(), ground.roles.settler.clone(), CONFIRMATIONS);
     let door: Arc<dyn dispatcher::doors::ChainDoor> = Arc::new(door);
-    let issuer: Arc<dyn dispatcher::doors::OperatorIssuer> = Arc::new(operator::Issuer::new(nats, data)?);
-    let proofs: Arc<dyn dispatcher::doors::ProofDoor> = Arc::new(operator::Proofs(transparency.clone()));
+    let issuer: Arc<dyn dispatcher::doors::OperatorIssuer> =
+        Arc::new(operator::Issuer::new(nats, &ground.data)?);
+    let proofs: Arc<dyn dispatcher::doors::ProofDoor> = Arc::new(operator::Proofs(log.transparency.clone()));
     let wired = auth::connect(&nats.url(), nats.keys().credentials(Role::Gateway)).await?;
     let address = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
     let options = |listen: SocketAddr| GatewayOptions {
         listen,
         name: "gw0".to_owned(),
-        client: client.clone(),
+        client: log.client.clone(),
         nats: wired.clone(),
         models: models.clone(),
-        data_dir: data.to_owned(),
+        data_dir: ground.data.clone(),
         audit_sealing_key: secrets.audit_sealing_key,
         admin_key: secrets.admin_key.clone(),
         auditor_key: Some(secrets.auditor_key.clone()),
@@ -497,6 +505,6 @@ async fn start_gateway(
         return Ok(Gateway::start(options(address(wanted))).await?);
     }
     let gateway = Gateway::start(options(address(0))).await?;
-    notes.push(format!("gateway: port {wanted} is busy, using {}", gateway.local_addr().port()));
+    ground.notes.push(format!("gateway: port {wanted} is busy, using {}", gateway.local_addr().port()));
     Ok(gateway)
 }

@@ -216,6 +216,12 @@ fn job_bodies() -> Vec<EventBody> {
             platform_share: Amount(1_136_000),
         }
         .into(),
+    ]
+}
+
+fn node_bodies() -> Vec<EventBody> {
+    let (node, operator) = (NodeId([16; 16]), OperatorId([17; 32]));
+    vec![
         OperatorRegistered { operator, account: AccountId([22; 16]), payout_address: EvmAddress([23; 20]) }
             .into(),
         NodeRegistered {
@@ -282,7 +288,9 @@ fn batch_bodies() -> Vec<EventBody> {
 }
 
 fn samples() -> Vec<Event> {
-    let bodies = [policy_bodies(), account_bodies(), chain_bodies(), job_bodies(), batch_bodies()].concat();
+    let bodies =
+        [policy_bodies(), account_bodies(), chain_bodies(), job_bodies(), node_bodies(), batch_bodies()]
+            .concat();
     let actors = [
         Actor::Writer,
         Actor::Admin,

@@ -113,7 +113,7 @@ fn ready(network: &Network, customer: &Customer) -> Value {
         "chain_rpc": network.chain_url,
         "data_dir": network.data,
         "auditor_policy": network.data.join("auditor.policy"),
-        "pids": network.pids,
+        "pids": network.pids(),
     })
 }
 

@@ -85,7 +85,7 @@ impl Http {
         }
         let request = request.header("content-type", "application/json");
         let text = body.map(|b| b.to_string()).unwrap_or_default();
-        Ok(agent.run(request.body(text)?).with_context(|| format!("{method} {}{path}", self.base))?)
+        agent.run(request.body(text)?).with_context(|| format!("{method} {}{path}", self.base))
     }
 }
 

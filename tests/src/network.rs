@@ -100,17 +100,9 @@ impl Network {
         let mut child = command.stdout(Stdio::piped()).spawn().expect("the command starts");
         let mut lines = BufReader::new(child.stdout.take().expect("stdout is piped"));
         let mut steps = Vec::new();
-        loop {
-            let mut line = String::new();
-            if lines.read_line(&mut line).expect("stdout is text") == 0 {
-                panic!("up ended before it was ready: {:?}; steps {steps:#?}", child.wait());
-            }
-            let step: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"));
-            if step["step"] == "ready" {
-                let ready = serde_json::from_value(step["ready"].clone()).expect("ready has its fields");
-                return Network { child, lines, ready, steps };
-            }
-            steps.push(step);
+        match read_until_ready(&mut lines, &mut steps) {
+            Some(ready) => Network { child, lines, ready, steps },
+            None => panic!("up ended before it was ready: {:?}; steps {steps:#?}", child.wait()),
         }
     }
 
@@ -193,14 +185,33 @@ impl Network {
     pub fn available(&self) -> i128 {
         let (status, balance) = self.call("GET", "/v1/balance", None);
         assert_eq!(status, 200, "{balance}");
-        balance["assets"][0]["available_base_units"].as_str().expect("a figure").parse().expect("an integer")
+        balance["balances"][0]["base_units"]["available"]
+            .as_str()
+            .expect("a figure")
+            .parse()
+            .expect("an integer")
     }
 
     /// What is held, in base units of the first asset.
     pub fn held(&self) -> i128 {
         let (status, balance) = self.call("GET", "/v1/balance", None);
         assert_eq!(status, 200, "{balance}");
-        balance["assets"][0]["held_base_units"].as_str().expect("a figure").parse().expect("an integer")
+        balance["balances"][0]["base_units"]["held"].as_str().expect("a figure").parse().expect("an integer")
+    }
+}
+
+/// Reads steps until the one that says where everything is; `None` at the end of the output.
+fn read_until_ready(lines: &mut impl BufRead, steps: &mut Vec<Value>) -> Option<Ready> {
+    loop {
+        let mut line = String::new();
+        if lines.read_line(&mut line).expect("stdout is text") == 0 {
+            return None;
+        }
+        let step: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"));
+        if step["step"] == "ready" {
+            return Some(serde_json::from_value(step["ready"].clone()).expect("ready has its fields"));
+        }
+        steps.push(step);
     }
 }
 

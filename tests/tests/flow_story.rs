@@ -48,7 +48,7 @@ fn the_story_holds_and_continues_on_the_same_data() {
     assert!(step(&second, "audit")["size"].as_u64().expect("a size") > size, "the same ledger went on");
 
     let report = audit_replay(&data);
-    assert_eq!(report["result"], "pass", "{report:#}");
+    assert_eq!(report["verdict"], "passed", "{report:#}");
     hledger_accepts(&data);
     altered_copies_are_found(&data, dir.path());
     reexecution_gives_the_same_digest(&data, dir.path());
