@@ -138,7 +138,11 @@ impl Run<'_> {
         }
         let node = chosen.node;
         let dispatched = self.dispatched(number, chosen);
-        let is_alive = move || shared.table().is_alive(&node, now_us());
+        let life = shared.table().life(&node);
+        let is_alive = move || {
+            let table = shared.table();
+            table.is_alive(&node, now_us()) && table.life(&node) == life
+        };
         let note_progress = |mark: Mark| self.job.note_progress(shared, number, mark);
         let judge = |ended: crate::relay::attempt::Ended<'_>| {
             delivery::verify(ended, &dispatched, &job.body.salt).map(drop)

@@ -116,7 +116,8 @@ fn first_bundle(dir: &Path) -> std::path::PathBuf {
 fn reexecution_gives_the_same_digest(data: &Path, scratch: &Path) {
     let copy = scratch.join("sample");
     let (data, copy) = (data.to_str().expect("text"), copy.to_str().expect("text"));
-    assert_eq!(counterfoil(&["audit", "fetch", data, copy]).code, 0);
+    let policy = format!("{data}/auditor.policy");
+    assert_eq!(counterfoil(&["audit", "fetch", data, copy, "--policy", &policy]).code, 0);
     let key = format!("{data}/keys/audit.key");
     let sampled = counterfoil(&[
         "--json",

@@ -1,12 +1,14 @@
 //! `GET /v1/models`, `/healthz`, `/readyz`.
 
+use super::auth;
 use super::error::ApiError;
 use super::refusals::{self, money};
+use crate::access::keys::Scope;
 use crate::clock::now_us;
 use crate::gateway::Shared;
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use ledger::query;
 use protocol::asset::Asset;
 use protocol::rate::{ModelRate, RateCard};
@@ -47,7 +49,12 @@ fn describe(shared: &Shared, card: &RateCard, rate: &ModelRate, assets: &[Asset]
 }
 
 /// `GET /v1/models`
-pub(crate) async fn list(State(shared): State<Arc<Shared>>) -> Result<Json<Value>, ApiError> {
+/// Prices are public, but a key that is given must be a key: clients check theirs here.
+pub(crate) async fn list(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, ApiError> {
+    auth::caller_or_nobody(&shared, &headers, Scope::Inference)?;
     let data: Vec<Value> = match in_force(&shared).await? {
         Some((card, assets)) => {
             card.models.iter().filter_map(|rate| describe(&shared, &card, rate, &assets)).collect()

@@ -67,6 +67,10 @@ struct Node {
     spec: NodeSpec,
     inflight: u32,
     seen_us: Option<u64>,
+    /// Sequence number of its last heartbeat: it grows while the worker lives.
+    beat_seq: Option<u64>,
+    /// How often the worker began anew; jobs of an earlier life are lost.
+    life: u64,
     loaded: Vec<String>,
     advertised_slots: u32,
     draining: bool,
@@ -89,6 +93,8 @@ impl Table {
                 let node = Node {
                     inflight: 0,
                     seen_us: None,
+                    beat_seq: None,
+                    life: 0,
                     loaded: Vec::new(),
                     advertised_slots: 0,
                     draining: false,
@@ -111,6 +117,10 @@ impl Table {
         match self.nodes.get_mut(&beat.node).filter(|n| n.spec.operator == *operator) {
             Some(node) => {
                 node.seen_us = Some(now_us);
+                if node.beat_seq.is_some_and(|last| beat.seq <= last) {
+                    node.life += 1;
+                }
+                node.beat_seq = Some(beat.seq);
                 node.loaded.clone_from(&beat.models);
                 node.advertised_slots = beat.slots;
                 node.draining = beat.draining;
@@ -174,6 +184,11 @@ impl Table {
     /// Whether its heartbeats come.
     pub fn is_alive(&self, node: &NodeId, now_us: u64) -> bool {
         self.nodes.get(node).is_some_and(|n| n.is_alive(now_us))
+    }
+
+    /// The worker's life: another number means that it was started again and has lost what it ran.
+    pub fn life(&self, node: &NodeId) -> Option<u64> {
+        self.nodes.get(node).map(|n| n.life)
     }
 
     /// Why a node would or would not get the next job of `model`.

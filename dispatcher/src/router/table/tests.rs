@@ -95,6 +95,18 @@ fn three_missed_heartbeats_and_it_is_gone() {
 }
 
 #[test]
+fn a_worker_that_begins_anew_has_another_life() {
+    let mut table = table(&[(1, 1)]);
+    let operator = OperatorId([1; 32]);
+    table.heartbeat(&operator, &Heartbeat { seq: 7, ..beat(1, 1) }, S);
+    let life = table.life(&node(1));
+    table.heartbeat(&operator, &Heartbeat { seq: 8, ..beat(1, 1) }, 2 * S);
+    assert_eq!(table.life(&node(1)), life, "the same worker goes on");
+    table.heartbeat(&operator, &Heartbeat { seq: 0, ..beat(1, 1) }, 3 * S);
+    assert_ne!(table.life(&node(1)), life, "what it ran is lost");
+}
+
+#[test]
 fn another_operators_heartbeat_does_not_count() {
     let mut table = Table::default();
     table.register(spec(1, 1));
