@@ -132,7 +132,7 @@ fn reexecution_gives_the_same_digest(data: &Path, scratch: &Path) {
     ]);
     assert_eq!(sampled.code, 0, "{}{}", sampled.stdout, sampled.stderr);
     let report: Value = serde_json::from_str(sampled.stdout.trim()).expect("a report");
-    let check = report["checks"].as_array().expect("checks").iter().find(|c| c["id"] == "reexecute");
+    let check = report["checks"].as_array().expect("checks").iter().find(|c| c["id"] == "reexecuted");
     assert!(check.expect("the re-execution check")["examined"].as_u64().expect("a count") >= 2, "{report:#}");
 }
 
