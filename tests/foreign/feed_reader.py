@@ -4,19 +4,28 @@ usage: feed_reader.py NATS_URL CREDS_FILE
 The credentials are the auditor's: they can read LEDGER_0 and FEED, nothing else.
 """
 import asyncio
+import base64
 import json
 import sys
 
 import nats
-import nkeys
+from nacl.signing import SigningKey
 
 
 async def main(url: str, creds: str) -> int:
-    # A role's inbox is its own: `_INBOX_<public key>`.
     text = open(creds, encoding="utf-8").read()
-    seed = text.split("BEGIN USER NKEY SEED-----")[1].split("------END")[0].strip().encode()
-    inbox = b"_INBOX_" + nkeys.from_seed(seed).public_key
-    options = {"user_credentials": creds, "inbox_prefix": inbox}
+    jwt = text.split("BEGIN NATS USER JWT-----")[1].split("------END")[0].strip()
+    seed = text.split("BEGIN USER NKEY SEED-----")[1].split("------END")[0].strip()
+    # A seed is base32 of two prefix bytes, the 32 secret bytes and a checksum.
+    key = SigningKey(base64.b32decode(seed + "=" * (-len(seed) % 8))[2:34])
+    payload = jwt.split(".")[1]
+    claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    options = {
+        "user_jwt_cb": lambda: jwt.encode(),
+        "signature_cb": lambda nonce: base64.b64encode(key.sign(nonce.encode()).signature),
+        # A role's inbox is its own: `_INBOX_<public key>`.
+        "inbox_prefix": b"_INBOX_" + claims["sub"].encode(),
+    }
     client = await nats.connect(url, **options)
     stream = client.jetstream()
     info = await stream.stream_info("FEED")
