@@ -1,7 +1,11 @@
 //! A ledger in a test: commands in, events applied live, and the same log replayed from bytes beside it. After every
-//! command the invariants are checked.
+//! command the invariants are checked; at the end the auditor, who shares no code with the ledger, replays the log too.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+mod disk;
+
+use auditor::replay::{ReplayOptions, replay};
+use auditor::settlement::{self, ServedRequest};
 use ledger::command::*;
 use ledger::{Command, CommandBody, Decision, Refusal, State, apply, decide, end_commit, invariants};
 use protocol::amount::Amount;
@@ -18,6 +22,7 @@ use protocol::event::node::{NodeRegistered, OperatorRegistered};
 use protocol::event::policy::{NetworkOpened, Settings};
 use protocol::event::{Actor, Event};
 use protocol::id::*;
+use protocol::proof::leaf_hash;
 use protocol::rate::{ModelRate, ProofClass, RateCard, Unit};
 
 pub const FOIL: AssetId = AssetId(0);
@@ -298,17 +303,32 @@ impl World {
         self.run(CloseBatch { batch: batch(id), vault: vault(), rail: Rail::RootClaims })
     }
 
+    /// Roots and commitment as the settler makes them, computed by the auditor's code.
     pub fn submit_batch(&mut self, id: u32) -> Result<Vec<Event>, Refusal> {
         let view = ledger::query::batch(&self.state, batch(id));
+        let number = view.as_ref().map_or(0, |view| view.number);
         let payouts = view.map(|view| view.payouts).unwrap_or_default();
+        let line = |line: ledger::query::RequestLine| ServedRequest {
+            job: line.job,
+            operator: line.payout_address,
+            amount_base_units: line.amount.0.unsigned_abs(),
+            receipt: line.receipt,
+        };
+        let requests: Vec<ServedRequest> =
+            ledger::query::batch_requests(&self.state, batch(id)).into_iter().map(line).collect();
+        let requests_root = settlement::requests_root(vault(), number, &requests);
+        let paid = payouts.iter().filter(|payout| payout.cumulative_units > 0);
+        let payout_root = settlement::payout_root(paid.map(|p| (p.address, p.cumulative_units)));
+        let hashes: Vec<Hash32> = self.log.iter().map(|bytes| leaf_hash(bytes)).collect();
+        let (tlog_size, tlog_root) = (self.state.next_leaf(), disk::root(&hashes));
         self.run(BatchSubmitted {
             batch: batch(id),
-            payout_root: tx(1),
+            payout_root,
             root_total_units: payouts.iter().map(|payout| payout.cumulative_units).sum(),
-            requests_root: tx(2),
-            tlog_size: self.state.next_leaf(),
-            tlog_root: Hash32([6; 32]),
-            commitment: tx(3),
+            requests_root,
+            tlog_size,
+            tlog_root,
+            commitment: settlement::commitment(requests_root, tlog_size, tlog_root),
         })
     }
 
@@ -328,6 +348,16 @@ impl World {
         let read = ledger::snapshot::read(&live).unwrap();
         assert_eq!(read, self.state);
         assert_eq!(read.hash(), self.state.hash());
+        self.check_audit();
+    }
+
+    /// The second replayer finds nothing in a log that the ledger made.
+    fn check_audit(&self) {
+        let dir = tempfile::tempdir().unwrap();
+        disk::write(dir.path(), &self.log);
+        let options = ReplayOptions { directory: dir.path().to_owned(), policy: None, at: None };
+        let report = replay(&options).unwrap();
+        assert_eq!(report.exit_code, 0, "{}", auditor::report::text::render(&report));
     }
 
     /// A snapshot taken after `commits` commits, with the rest of the log, must give the very state.
