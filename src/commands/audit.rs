@@ -105,9 +105,10 @@ pub struct Sample {
     /// For `attribute`: how many.
     #[arg(long, default_value_t = SAMPLE_ROWS, value_name = "N")]
     rows: u64,
-    /// Run the jobs again on this machine's CPU.
-    #[arg(long, requires = "audit_key")]
-    reexecute: bool,
+    /// Run the drawn jobs again on this machine's CPU; `--reexecute all` draws every one.
+    #[arg(long, requires = "audit_key", num_args = 0..=1, require_equals = false, value_name = "all",
+          default_missing_value = "", value_parser = ["", "all"])]
+    reexecute: Option<String>,
     /// File with the audit key that contents were sealed to.
     #[arg(long, value_name = "FILE")]
     audit_key: Option<PathBuf>,
@@ -254,11 +255,12 @@ impl Replay {
 
 impl Sample {
     fn run(self) -> Result<Report> {
+        let every = self.reexecute.as_deref() == Some("all");
         let selection = match (self.method, self.seed) {
-            (Method::Attribute, Some(nonce)) => Selection::Attribute { rows: self.rows, nonce },
+            (Method::Attribute, Some(nonce)) if !every => Selection::Attribute { rows: self.rows, nonce },
             _ => Selection::All,
         };
-        let engine = match (self.reexecute, &self.model) {
+        let engine = match (self.reexecute.is_some(), &self.model) {
             (true, Some(model)) => Some(CpuKernels::load(model)?),
             (true, None) => {
                 anyhow::bail!("--reexecute needs the weights: give --model FILE or COUNTERFOIL_MODEL")

@@ -119,17 +119,8 @@ fn reexecution_gives_the_same_digest(data: &Path, scratch: &Path) {
     let policy = format!("{data}/auditor.policy");
     assert_eq!(counterfoil(&["audit", "fetch", data, copy, "--policy", &policy]).code, 0);
     let key = format!("{data}/keys/audit.key");
-    let sampled = counterfoil(&[
-        "--json",
-        "audit",
-        "sample",
-        copy,
-        "--method",
-        "all",
-        "--reexecute",
-        "--audit-key",
-        &key,
-    ]);
+    let sampled =
+        counterfoil(&["--json", "audit", "sample", copy, "--reexecute", "all", "--audit-key", &key]);
     assert_eq!(sampled.code, 0, "{}{}", sampled.stdout, sampled.stderr);
     let report: Value = serde_json::from_str(sampled.stdout.trim()).expect("a report");
     let check = report["checks"].as_array().expect("checks").iter().find(|c| c["id"] == "reexecuted");
