@@ -6,5 +6,5 @@ exec curl --no-buffer --silent --show-error --include \
     "${COUNTERFOIL_URL:-http://127.0.0.1:8080}/v1/chat/completions" \
     --header "Authorization: Bearer $COUNTERFOIL_API_KEY" \
     --header "Content-Type: application/json" \
-    --data "{\"model\": \"${COUNTERFOIL_MODEL:-smollm2-135m-instruct}\", \"stream\": true, \"max_tokens\": 64,
+    --data "{\"model\": \"${MODEL:-SmolLM2-135M-Instruct}\", \"stream\": true, \"max_tokens\": 64,
              \"messages\": [{\"role\": \"user\", \"content\": \"$PROMPT\"}]}"

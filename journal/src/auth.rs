@@ -395,7 +395,9 @@ fn write_server_jwts(
     }
     let scope = json!({"kind": "user_scope", "key": operators_key.public_key(), "role": "operator",
         "template": {
-            "pub": {"allow": ["result.{{subject()}}.>", "hb.{{subject()}}.>", "receipt.{{subject()}}.>"]},
+            "pub": {"allow": ["result.{{subject()}}.>", "hb.{{subject()}}.>", "receipt.{{subject()}}.>",
+                // About itself only: the server's clock, for `worker doctor`.
+                "$SYS.REQ.USER.INFO"]},
             "sub": {"allow": ["job.{{subject()}}.>", "feed.operator.{{subject()}}.>", "_INBOX_{{subject()}}.>"]},
             "subs": OPERATOR_SUBSCRIPTIONS_MAX, "data": -1, "payload": OPERATOR_PAYLOAD_BYTES_MAX}});
     let claims = json!({"sub": account.public_key(), "name": "LEDGER",

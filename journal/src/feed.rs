@@ -19,7 +19,7 @@ use tokio::time::MissedTickBehavior;
 /// Messages on their way at once. Each names the sequence it must follow, so that a failure cannot leave a hole.
 pub const MESSAGES_IN_FLIGHT_MAX: usize = 512;
 /// The header that says which leaf a message is.
-const LEAF_HEADER: &str = "counterfoil-leaf";
+const LEAF_HEADER: &str = "x-counterfoil-leaf";
 /// How long the broker may take to acknowledge before FEED is taken up again.
 const ACK_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Least time between two tries to take FEED up after the broker failed.

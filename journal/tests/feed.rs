@@ -110,7 +110,7 @@ async fn check_feed(server: &NatsServer, leaves: u64) {
             sequence += 1;
             let message = stream.get_raw_message(sequence).await.unwrap();
             let header = |name: &str| message.headers.get(name).unwrap().as_str().to_owned();
-            assert_eq!(header("counterfoil-leaf"), leaf.to_string());
+            assert_eq!(header("x-counterfoil-leaf"), leaf.to_string());
             let json: serde_json::Value = serde_json::from_slice(&message.payload).unwrap();
             if *operators {
                 assert_eq!(message.subject.as_str(), format!("feed.operator.{OPERATOR}.operator_registered"));

@@ -78,7 +78,7 @@ pub fn headers(event: &Event, origin: &str) -> Vec<(&'static str, String)> {
         ("ce-source", format!("//{origin}")),
         ("ce-type", format!("counterfoil.{}.v{}", event.body.kind(), event.version)),
         ("content-type", "application/json".to_owned()),
-        ("counterfoil-shard", header.shard.to_string()),
-        ("counterfoil-leaf", header.leaf.to_string()),
+        ("x-counterfoil-shard", header.shard.to_string()),
+        ("x-counterfoil-leaf", header.leaf.to_string()),
     ]
 }

@@ -36,7 +36,7 @@ async def main(url: str, creds: str) -> int:
         if not message.subject.startswith("feed.log."):
             continue
         event, headers = json.loads(message.data), message.headers or {}
-        leaf = int(headers["counterfoil-leaf"])
+        leaf = int(headers["x-counterfoil-leaf"])
         assert event["header"]["leaf"] == leaf, "the header and the event disagree on the leaf"
         assert headers["ce-specversion"] == "1.0"
         assert message.subject == "feed.log." + event["body"]["type"], message.subject
