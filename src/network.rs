@@ -141,6 +141,7 @@ struct Log {
 impl Ground {
     async fn start(options: NetworkOptions, progress: &dyn Fn(&str)) -> Result<Ground> {
         let NetworkOptions { data, port, model } = options;
+        check_port(port)?;
         std::fs::create_dir_all(&data).with_context(|| data.display().to_string())?;
         let data = data.canonicalize()?;
         let mut notes = Vec::new();
@@ -263,6 +264,15 @@ impl Network {
         });
         name.await?.context("no rate card is in force")
     }
+}
+
+/// A port that was asked for and is busy is an error before anything is started.
+fn check_port(port: Option<u16>) -> Result<()> {
+    let Some(port) = port.filter(|port| *port != 0) else { return Ok(()) };
+    let bound = std::net::TcpListener::bind(("127.0.0.1", port));
+    bound.map(drop).with_context(|| {
+        format!("port {port} cannot be used; stop what listens there, choose another, or give --port 0 for free ones")
+    })
 }
 
 async fn start_nats(data: &Path, port: Option<u16>, notes: &mut Vec<String>) -> Result<NatsServer> {

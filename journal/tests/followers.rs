@@ -66,7 +66,10 @@ async fn check(harness: &Harness, whole: &mut Whole) -> Vec<CommittedCommit> {
     assert_eq!(feed.cached_info().state.messages, leaves, "no event here concerns an operator");
     for event in log.iter().flat_map(|commit| &commit.events) {
         let message = feed.direct_get(event.header.leaf + 1).await.unwrap();
-        assert_eq!(message.headers.get("x-counterfoil-leaf").unwrap().as_str(), event.header.leaf.to_string());
+        assert_eq!(
+            message.headers.get("x-counterfoil-leaf").unwrap().as_str(),
+            event.header.leaf.to_string()
+        );
     }
     log
 }
