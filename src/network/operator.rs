@@ -20,8 +20,8 @@ use worker::keys::{NodeKey, OperatorKey};
 
 /// Jobs at once.
 const SLOTS: u32 = 4;
-/// How long the node may take to be routed.
-const ROUTED_WAIT: Duration = Duration::from_secs(60);
+/// How long the node may take to be routed: a worker that an earlier run left behind first finishes what it has.
+const ROUTED_WAIT: Duration = Duration::from_secs(150);
 
 /// Issues operators' NATS credentials.
 pub struct Issuer {
