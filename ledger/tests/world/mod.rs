@@ -2,6 +2,8 @@
 //! command the invariants are checked; at the end the auditor, who shares no code with the ledger, replays the log too.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+// The writer of logs on disk that the auditor's own tests use.
+#[path = "../../../auditor/tests/audit/log.rs"]
 mod disk;
 
 use auditor::replay::{ReplayOptions, replay};
