@@ -121,7 +121,14 @@ fn nats_server_killed_under_load_loses_nothing_acknowledged() {
     let dir = tempfile::tempdir().expect("a directory");
     let data = dir.path().join("data");
     let network = Network::up(NetworkOptions { data: &data, story: false });
-    let opened = std::thread::scope(|scope| {
+    let before = network.available();
+    let (opened, charged) = std::thread::scope(|scope| {
+        // Paid prompts beside it: what was answered whole is charged, once.
+        let prompts = scope.spawn(|| {
+            let answers = (0..6).map(|_| network.chat("Name three colours.", 24));
+            let tokens = |answer: Value| answer["usage"]["total_tokens"].as_i64().expect("a count");
+            answers.filter(|(status, _)| *status == 200).map(|(_, answer)| tokens(answer)).sum::<i64>()
+        });
         let load = scope.spawn(|| {
             let mut opened = Vec::new();
             for round in 0..200 {
@@ -136,9 +143,15 @@ fn nats_server_killed_under_load_loses_nothing_acknowledged() {
             }
             opened
         });
-        load.join().expect("the load ends")
+        (load.join().expect("the load ends"), prompts.join().expect("the prompts end"))
     });
     assert!(opened.len() >= 100, "only {} were acknowledged", opened.len());
+    eventually("no hold is left", || network.held() == 0);
+    let paid = before - network.available();
+    let whole = i128::from(charged) * 4_000;
+    assert!(charged > 0 && paid >= whole, "every whole answer is charged: {paid} for {whole}");
+    // An answer that broke off may have been charged for what was delivered, never more; the audit below finds a second charge.
+    assert!(paid <= 6 * 80 * 4_000, "six short prompts cannot cost {paid}");
     eventually("it serves again", || network.chat("Name the capital of France.", 8).0 == 200);
     assert!(network.interrupt().success());
     audit_replay(&data);
