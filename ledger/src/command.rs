@@ -4,17 +4,18 @@
 use minicbor::{Decode, Encode};
 use protocol::amount::Amount;
 use protocol::asset::{AssetId, VaultRef};
-use protocol::event::Actor;
+use protocol::event::{Actor, GrantId};
 use protocol::event::account::SpendAuthorised;
 use protocol::event::batch::{BatchSubmitted, Rail};
 use protocol::event::chain::{CheckpointAnchored, DepositKey, ExitCancelled, ExitRequested, VaultRegistered};
 use protocol::event::grant::{Backing, GrantSource};
 use protocol::event::hold::VoidReason;
-use protocol::event::job::Outcome;
+use protocol::event::job::{CapturePart, Outcome};
 use protocol::event::node::{NodeRegistered, OperatorRegistered};
 use protocol::event::policy::NetworkOpened;
 use protocol::id::{
-    AccountId, BatchId, EvmAddress, Hash32, HoldId, IdempotencyKey, JobId, NodeId, VoucherId, Word32,
+    AccountId, BatchId, EvmAddress, Hash32, HoldId, IdempotencyKey, JobId, NodeId, SpenderId,
+    VoucherId, Word32,
 };
 use protocol::rate::RateCard;
 
@@ -34,6 +35,17 @@ pub struct Command {
     /// What for.
     #[n(3)]
     pub body: CommandBody,
+    /// The time that the key itself carries, if it does (a client's UUIDv7 or ULID, an internal key); microseconds
+    /// UTC. A key that is unknown and older than what the ledger remembers is refused as `too_old`, never taken as new.
+    #[n(4)]
+    pub key_time_us: Option<u64>,
+}
+
+impl Command {
+    /// A command without a last moment and with a key that carries no time.
+    pub fn new(key: IdempotencyKey, actor: Actor, body: impl Into<CommandBody>) -> Command {
+        Command { key, actor, not_after_us: None, body: body.into(), key_time_us: None }
+    }
 }
 
 /// Declares the command bodies with stable numbers.
@@ -64,6 +76,12 @@ command_bodies! {
     10 OpenAccount(OpenAccount),
     /// Close an account.
     11 CloseAccount(CloseAccount),
+    /// Cap what one key of an account may spend.
+    13 SetSpendCap(SetSpendCap),
+    /// Let an account owe up to a limit.
+    14 SetCreditLine(SetCreditLine),
+    /// Book that an account paid what it had drawn.
+    15 RepayCredit(RepayCredit),
     /// Link a wallet and set its cap; the caller has verified the signature.
     12 AuthoriseSpending(SpendAuthorised),
     /// Mirror a confirmed deposit.
@@ -86,6 +104,8 @@ command_bodies! {
     28 RecordAnchor(CheckpointAnchored),
     /// Grant credit.
     30 IssueGrant(IssueGrant),
+    /// Move credit between buckets.
+    31 MoveCredit(MoveCredit),
     /// Hold the worst case and dispatch, in one commit.
     40 Admit(Admit),
     /// Give a running job to another node.
@@ -98,6 +118,8 @@ command_bodies! {
     44 ReverseCapture(ReverseCapture),
     /// Emit what is due by now: expired holds and grants, at most `events_max`.
     45 ExpireDue(ExpireDue),
+    /// Reserve more for a running job, or give it more time.
+    46 ExtendHold(ExtendHold),
     /// Register an operator.
     60 RegisterOperator(OperatorRegistered),
     /// Register a node, or replace what it declares.
@@ -321,6 +343,9 @@ pub struct Admit {
     /// Salted commitment to the body.
     #[n(8)]
     pub body: Hash32,
+    /// The key that spends; needed for its cap to count.
+    #[n(9)]
+    pub spender: Option<SpenderId>,
 }
 
 /// See [`CommandBody::Redispatch`].
@@ -360,10 +385,10 @@ pub struct Capture {
     /// Prompt tokens: at most what the hold says.
     #[n(3)]
     pub input_units: u64,
-    /// Output tokens of the receipt.
+    /// Output tokens of the receipt, from the job's beginning (also for a part).
     #[n(4)]
     pub output_units_worker: u64,
-    /// Output tokens the gateway saw.
+    /// Output tokens the gateway saw, from the job's beginning.
     #[n(5)]
     pub output_units_gateway: u64,
     /// BLAKE3 of the signed receipt.
@@ -372,6 +397,9 @@ pub struct Capture {
     /// Digest chain at the billed prefix.
     #[n(7)]
     pub chain_head: Hash32,
+    /// Whether the hold stays open for more. `None` = it ends here, as nearly every capture does.
+    #[n(8)]
+    pub part: Option<CapturePart>,
 }
 
 /// See [`CommandBody::Void`].
@@ -477,4 +505,90 @@ pub struct RecordClaim {
     /// The transaction.
     #[n(3)]
     pub tx: Word32,
+}
+
+/// See [`CommandBody::SetSpendCap`].
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(array)]
+pub struct SetSpendCap {
+    /// Whose key.
+    #[n(0)]
+    pub account: AccountId,
+    /// Which.
+    #[n(1)]
+    pub spender: SpenderId,
+    /// In which asset.
+    #[n(2)]
+    pub asset: AssetId,
+    /// All it may ever spend, counted from its first cap on; `None` removes the cap.
+    #[n(3)]
+    pub cap: Option<Amount>,
+}
+
+/// See [`CommandBody::SetCreditLine`].
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(array)]
+pub struct SetCreditLine {
+    /// Who may owe.
+    #[n(0)]
+    pub account: AccountId,
+    /// In which asset.
+    #[n(1)]
+    pub asset: AssetId,
+    /// How much at most; below what is drawn and held, the unused part is 0 until it is repaid.
+    #[n(2)]
+    pub limit: Amount,
+    /// The bucket's place in the order of consumption.
+    #[n(3)]
+    pub priority: u8,
+}
+
+/// See [`CommandBody::RepayCredit`].
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(array)]
+pub struct RepayCredit {
+    /// Who paid.
+    #[n(0)]
+    pub account: AccountId,
+    /// In which asset.
+    #[n(1)]
+    pub asset: AssetId,
+    /// How much, above zero and at most what is drawn.
+    #[n(2)]
+    pub amount: Amount,
+    /// Hash of the payment's document.
+    #[n(3)]
+    pub reference: Hash32,
+}
+
+/// See [`CommandBody::MoveCredit`]. Both buckets have one asset and one backing. The target neither outlives the
+/// source nor pays for models that the source does not; an allotment, a promotion, a deposit and a credit line stay
+/// with their account.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(array)]
+pub struct MoveCredit {
+    /// Out of.
+    #[n(0)]
+    pub from: GrantId,
+    /// Into: an existing bucket.
+    #[n(1)]
+    pub to: GrantId,
+    /// How much, above zero and at most what is neither held nor reserved.
+    #[n(2)]
+    pub amount: Amount,
+}
+
+/// See [`CommandBody::ExtendHold`].
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(array)]
+pub struct ExtendHold {
+    /// The running job whose hold it is.
+    #[n(0)]
+    pub job: JobId,
+    /// The new bound on output tokens, for the whole job; not below the old one.
+    #[n(1)]
+    pub output_units_max: u64,
+    /// The new deadline, microseconds UTC; not before the old one.
+    #[n(2)]
+    pub deadline_us: u64,
 }

@@ -1,6 +1,8 @@
 //! Canonical bytes: deterministic CBOR (RFC 8949 4.2) and a decoder that refuses any other form of the same value.
 
-use crate::event::{EVENT_BYTES_MAX, EVENT_VERSION, Event};
+use crate::event::account::AccountKind;
+use crate::event::grant::GrantSource;
+use crate::event::{EVENT_BYTES_MAX, EVENT_VERSION, Event, EventBody};
 use minicbor::{Decode, Encode};
 
 /// Why bytes are not a value.
@@ -29,6 +31,14 @@ pub enum CodecError {
     /// A layout this program does not know.
     #[error("event version {0}; this program knows up to {EVENT_VERSION}: use a newer one")]
     UnknownVersion(u32),
+    /// Says it is of an older layout than what it contains.
+    #[error("event says version {said}, but what it holds exists since version {since}")]
+    VersionTooLow {
+        /// What its first field says.
+        said: u32,
+        /// What it needs.
+        since: u32,
+    },
 }
 
 /// Encodes to canonical bytes.
@@ -55,13 +65,42 @@ pub fn encode_event(event: &Event) -> Result<Vec<u8>, CodecError> {
     Ok(bytes)
 }
 
-/// Decodes an event of any version this program knows, upcasting old ones.
+/// Decodes an event of any version this program knows. Old ones are upcast to today's type: fields they did not have
+/// are `None`. Their `version` stays what was written, so that re-encoding gives the leaf's own bytes.
 pub fn decode_event(bytes: &[u8]) -> Result<Event, CodecError> {
     if bytes.len() > EVENT_BYTES_MAX {
         return Err(CodecError::TooLarge { bytes: bytes.len() });
     }
     let version = peek_version(bytes)?;
-    if version == EVENT_VERSION { decode("event", bytes) } else { Err(CodecError::UnknownVersion(version)) }
+    if !(1..=EVENT_VERSION).contains(&version) {
+        return Err(CodecError::UnknownVersion(version));
+    }
+    let event: Event = decode("event", bytes)?;
+    let since = since_version(&event.body);
+    if version < since {
+        return Err(CodecError::VersionTooLow { said: version, since });
+    }
+    Ok(event)
+}
+
+/// The first layout that could hold this body.
+fn since_version(body: &EventBody) -> u32 {
+    let newer = match body {
+        EventBody::SpendCapSet(_)
+        | EventBody::CreditLineSet(_)
+        | EventBody::CreditRepaid(_)
+        | EventBody::CreditMoved(_)
+        | EventBody::HoldExtended(_) => true,
+        EventBody::NetworkOpened(e) => e.settings.capture_tolerance_ppm.is_some(),
+        EventBody::HoldPlaced(e) => e.spender.is_some(),
+        EventBody::UsageCaptured(e) => e.part.is_some() || e.beyond_hold.is_some(),
+        EventBody::GrantIssued(e) => e.source == GrantSource::CreditLine,
+        EventBody::LedgerAccountsOpened(e) => {
+            e.opened.iter().any(|o| matches!(o.kind, AccountKind::CustomerCredit | AccountKind::CreditLines))
+        }
+        _ => false,
+    };
+    if newer { 2 } else { 1 }
 }
 
 fn peek_version(bytes: &[u8]) -> Result<u32, CodecError> {

@@ -15,8 +15,9 @@ use crate::id::{AccountId, IdempotencyKey, OperatorId};
 use minicbor::{Decode, Encode};
 use serde::Serialize;
 
-/// The version of the event layout that is written today.
-pub const EVENT_VERSION: u32 = 1;
+/// The version of the event layout that is written today. Version 2 added kinds 14-16, 32 and 43 and the trailing
+/// optional fields of `Settings`, `HoldPlaced` and `UsageCaptured`; version 1 is read for ever (`codec::decode_event`).
+pub const EVENT_VERSION: u32 = 2;
 
 /// Largest event in bytes; entry bundles of the transparency log carry 16-bit lengths.
 pub const EVENT_BYTES_MAX: usize = 60 * 1024;
@@ -166,6 +167,12 @@ bodies! {
     12 SpendAuthorised = "spend_authorised" (account::SpendAuthorised),
     /// An account was closed.
     13 AccountClosed = "account_closed" (account::AccountClosed),
+    /// A key's spending got a cap, or lost it.
+    14 SpendCapSet = "spend_cap_set" (account::SpendCapSet),
+    /// An account may owe up to a limit.
+    15 CreditLineSet = "credit_line_set" (account::CreditLineSet),
+    /// What was drawn from a credit line was paid, outside the ledger.
+    16 CreditRepaid = "credit_repaid" (account::CreditRepaid),
     /// A deposit reached its confirmations.
     20 DepositConfirmed = "deposit_confirmed" (chain::DepositConfirmed),
     /// A deposit of an unknown wallet found its account.
@@ -190,12 +197,16 @@ bodies! {
     30 GrantIssued = "grant_issued" (grant::GrantIssued),
     /// A grant expired; what was left is breakage.
     31 GrantExpired = "grant_expired" (grant::GrantExpired),
+    /// Credit moved from one bucket to another.
+    32 CreditMoved = "credit_moved" (grant::CreditMoved),
     /// Funds were reserved for a job.
     40 HoldPlaced = "hold_placed" (hold::HoldPlaced),
     /// A reservation was released without a charge.
     41 HoldVoided = "hold_voided" (hold::HoldVoided),
     /// A reservation ran out.
     42 HoldExpired = "hold_expired" (hold::HoldExpired),
+    /// A reservation grew, or got more time.
+    43 HoldExtended = "hold_extended" (hold::HoldExtended),
     /// A job was given to a node.
     50 JobDispatched = "job_dispatched" (job::JobDispatched),
     /// A job was charged.

@@ -125,6 +125,9 @@ id!(
     /// A withdrawal voucher; `vouch_...`.
     VoucherId, "vouch_");
 id!(
+    /// One key of an account that spends, as the log knows it: random, not derived from the key itself; `spend_...`.
+    SpenderId, "spend_");
+id!(
     /// An idempotency key inside the log; `key_...`. Client texts are hashed to one (see [`IdempotencyKey::from_client`]).
     IdempotencyKey, "key_");
 

@@ -1,8 +1,9 @@
 //! Events about accounts: opening, ledger accounts, wallets that authorise spending.
 
+use crate::amount::Amount;
 use crate::asset::{AssetId, VaultRef};
-use crate::event::LedgerAccount;
-use crate::id::{AccountId, EvmAddress, EvmSignature, Hash32};
+use crate::event::{GrantId, LedgerAccount};
+use crate::id::{AccountId, EvmAddress, EvmSignature, Hash32, SpenderId};
 use minicbor::{Decode, Encode};
 use serde::Serialize;
 
@@ -26,6 +27,9 @@ pub enum AccountKind {
     /// Liability: credit given by the platform, not withdrawable.
     #[n(14)]
     CustomerPromo,
+    /// Liability, memorandum: the unused part of a credit line; its other side is `CreditLines`.
+    #[n(15)]
+    CustomerCredit,
     /// Liability: an operator's share of captures, not yet in a batch.
     #[n(20)]
     OperatorAccrued,
@@ -59,6 +63,9 @@ pub enum AccountKind {
     /// Asset: what the platform took out of the pot.
     #[n(43)]
     PlatformTreasury,
+    /// Asset, memorandum: the unused part of all credit lines.
+    #[n(44)]
+    CreditLines,
     /// Reservation only: the other side of every hold; never has booked legs.
     #[n(50)]
     HoldsPending,
@@ -69,8 +76,8 @@ impl AccountKind {
     pub fn is_debit_normal(self) -> bool {
         use AccountKind::*;
         match self {
-            VaultAsset | PotAsset | Receivable | PromoExpense | PlatformTreasury => true,
-            CustomerDeposited | CustomerPackage | CustomerEarned | CustomerAllotment | CustomerPromo
+            VaultAsset | PotAsset | Receivable | PromoExpense | PlatformTreasury | CreditLines => true,
+            CustomerDeposited | CustomerPackage | CustomerEarned | CustomerAllotment | CustomerPromo | CustomerCredit
             | OperatorAccrued | OperatorSettling | OperatorPayable | UnattributedDeposits
             | PlatformRevenue | Breakage | HoldsPending => false,
         }
@@ -85,6 +92,7 @@ impl AccountKind {
             CustomerEarned => "customer_earned",
             CustomerAllotment => "customer_allotment",
             CustomerPromo => "customer_promo",
+            CustomerCredit => "customer_credit",
             OperatorAccrued => "operator_accrued",
             OperatorSettling => "operator_settling",
             OperatorPayable => "operator_payable",
@@ -96,6 +104,7 @@ impl AccountKind {
             Breakage => "breakage",
             PromoExpense => "promo_expense",
             PlatformTreasury => "platform_treasury",
+            CreditLines => "credit_lines",
             HoldsPending => "holds_pending",
         }
     }
@@ -174,4 +183,53 @@ pub struct AccountClosed {
     /// The account.
     #[n(0)]
     pub account: AccountId,
+}
+
+/// What one key of an account may spend in an asset, for life: charges and open holds together. Since version 2.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode, Serialize)]
+#[cbor(array)]
+pub struct SpendCapSet {
+    /// The account.
+    #[n(0)]
+    pub account: AccountId,
+    /// Its key.
+    #[n(1)]
+    pub spender: SpenderId,
+    /// In which asset.
+    #[n(2)]
+    pub asset: AssetId,
+    /// The cap on all that the key ever spends; `None` = no cap any more. Spending is counted from the first cap on.
+    #[n(3)]
+    pub cap: Option<Amount>,
+}
+
+/// An account may owe up to a limit: its credit line is a bucket like others, consumed by its priority. What was drawn
+/// is a receivable. Since version 2.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode, Serialize)]
+#[cbor(array)]
+pub struct CreditLineSet {
+    /// The bucket; an earlier `GrantIssued` (source `CreditLine`, amount 0) opened it.
+    #[n(0)]
+    pub grant: GrantId,
+    /// The limit on what is drawn and not repaid.
+    #[n(1)]
+    pub limit: Amount,
+    /// By how much the unused part changed: the postings' amount.
+    #[n(2)]
+    pub change: Amount,
+}
+
+/// An account paid what it had drawn from its credit line, outside the ledger (an invoice). Since version 2.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode, Serialize)]
+#[cbor(array)]
+pub struct CreditRepaid {
+    /// The credit line's bucket.
+    #[n(0)]
+    pub grant: GrantId,
+    /// How much, at most what was drawn.
+    #[n(1)]
+    pub amount: Amount,
+    /// Hash of the payment's document, for finance.
+    #[n(2)]
+    pub reference: Hash32,
 }

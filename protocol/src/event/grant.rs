@@ -27,6 +27,9 @@ pub enum GrantSource {
     /// Given by the platform: sign-up, promotion, credit for a missed service level.
     #[n(4)]
     Promo,
+    /// What an account may owe: the unused part of its credit line. Since version 2.
+    #[n(5)]
+    CreditLine,
 }
 
 /// What stands behind a grant (rulings 3.1). Unbacked credit is spendable and never paid on-chain.
@@ -91,4 +94,19 @@ pub struct GrantExpired {
     /// What lapsed.
     #[n(1)]
     pub lapsed: Amount,
+}
+
+/// Credit moved from one bucket to another of the same asset and backing. Since version 2.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode, Serialize)]
+#[cbor(array)]
+pub struct CreditMoved {
+    /// Out of.
+    #[n(0)]
+    pub from: GrantId,
+    /// Into.
+    #[n(1)]
+    pub to: GrantId,
+    /// How much.
+    #[n(2)]
+    pub amount: Amount,
 }

@@ -3,7 +3,7 @@
 use crate::amount::Amount;
 use crate::asset::AssetId;
 use crate::event::GrantId;
-use crate::id::{AccountId, Hash32, HoldId, JobId};
+use crate::id::{AccountId, Hash32, HoldId, JobId, SpenderId};
 use minicbor::{Decode, Encode};
 use serde::Serialize;
 
@@ -59,6 +59,9 @@ pub struct HoldPlaced {
     /// When the job must have ended, microseconds UTC; the hold lives `hold_grace_us` longer.
     #[n(11)]
     pub deadline_us: u64,
+    /// The key that spends, when the account caps its keys. Since version 2.
+    #[n(12)]
+    pub spender: Option<SpenderId>,
 }
 
 /// Why a hold was released without a charge. Numbers are stable.
@@ -102,4 +105,25 @@ pub struct HoldExpired {
     /// The hold.
     #[n(0)]
     pub hold: HoldId,
+}
+
+/// An open reservation grew, or got more time. Since version 2.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode, Serialize)]
+#[cbor(array)]
+pub struct HoldExtended {
+    /// The hold.
+    #[n(0)]
+    pub hold: HoldId,
+    /// What was added; 0 when only the time changed.
+    #[n(1)]
+    pub amount: Amount,
+    /// Which grants pay the addition, in consumption order; they follow the hold's own slices.
+    #[n(2)]
+    pub slices: Vec<Slice>,
+    /// The new bound on output tokens, for the whole job.
+    #[n(3)]
+    pub output_units_max: u64,
+    /// The new deadline, microseconds UTC.
+    #[n(4)]
+    pub deadline_us: u64,
 }

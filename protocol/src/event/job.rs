@@ -43,11 +43,25 @@ pub enum Outcome {
     ClientGone,
 }
 
-/// A job was charged against its hold; the rest of the hold was released in the same event.
+/// Which of several charges of one hold this is. Since version 2.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode, Serialize)]
+#[cbor(array)]
+pub struct CapturePart {
+    /// 0 for the first, growing by one.
+    #[n(0)]
+    pub number: u32,
+    /// Whether the hold stays open for more: then nothing of it is released but what this charge consumed.
+    #[n(1)]
+    pub open: bool,
+}
+
+/// A job was charged against its hold. Without `part`, and with `part.open == false`, the rest of the hold was
+/// released in the same event and the hold ended. All parts of one job together cost `ceil(rate x all units)`, once:
+/// a part costs that figure up to here, less what the parts before cost.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode, Serialize)]
 #[cbor(array)]
 pub struct UsageCaptured {
-    /// The hold; it ends here.
+    /// The hold.
     #[n(0)]
     pub hold: HoldId,
     /// The job.
@@ -65,19 +79,19 @@ pub struct UsageCaptured {
     /// Which charging rule.
     #[n(5)]
     pub outcome: Outcome,
-    /// Prompt tokens billed.
+    /// Prompt tokens billed by this event.
     #[n(6)]
     pub input_units: u64,
-    /// Output tokens billed = min of the next two.
+    /// Output tokens billed by this event = min of the next two, less what earlier parts billed.
     #[n(7)]
     pub output_units: u64,
-    /// Output tokens that the worker's receipt claims.
+    /// Output tokens that the worker's receipt claims, from the job's beginning.
     #[n(8)]
     pub output_units_worker: u64,
-    /// Output tokens that the gateway saw.
+    /// Output tokens that the gateway saw, from the job's beginning.
     #[n(9)]
     pub output_units_gateway: u64,
-    /// `ceil(rate x (input + output))`, at most the hold.
+    /// `ceil(rate x (input + output))`, at most the hold and the tolerance of the settings.
     #[n(10)]
     pub cost: Amount,
     /// Which grants paid, in consumption order; they sum to the cost.
@@ -95,6 +109,13 @@ pub struct UsageCaptured {
     /// Digest chain at the billed prefix.
     #[n(15)]
     pub chain_head: Hash32,
+    /// Which part of the job's charge; `None` = the only one. Since version 2.
+    #[n(16)]
+    pub part: Option<CapturePart>,
+    /// The part of the cost that the hold did not cover; paid by the last of the slices, which are none of the
+    /// hold's. `None` = nothing. Since version 2.
+    #[n(17)]
+    pub beyond_hold: Option<Amount>,
 }
 
 /// A charge was undone, leg by leg; a second reversal is refused.

@@ -52,6 +52,10 @@ pub struct Settings {
     /// Spending stops this many epochs before a spend authorisation's `valid_until`.
     #[n(6)]
     pub authorisation_margin_epochs: u32,
+    /// How far a capture may go beyond its hold, in millionths of the hold; what goes beyond is paid from funds that
+    /// are available then. `None` = not at all. Since version 2.
+    #[n(7)]
+    pub capture_tolerance_ppm: Option<u32>,
 }
 
 /// A writer took the log over. The nonce makes the terms of two writers differ even with equal clocks.
