@@ -400,7 +400,7 @@ async fn open_books(
         .await?;
     let submit = |purpose: &str, body: CommandBody| {
         let key = IdempotencyKey::internal(purpose, &[]);
-        client.submit(Command { key, actor: Actor::Admin, not_after_us: None, body })
+        client.submit(Command::new(key, Actor::Admin, body))
     };
     if !has_vault {
         let manifest = deployment.manifest();

@@ -226,7 +226,7 @@ impl Mirror {
 
     /// Submits until the outcome is known. A refusal is logged: the chain is as it is, the books say what they lack.
     async fn submit(&self, key: IdempotencyKey, body: CommandBody) -> Result<(), ChainError> {
-        let command = Command { key, actor: Actor::Watcher, not_after_us: None, body };
+        let command = Command::new(key, Actor::Watcher, body);
         match submit_known(&self.options.client, command).await {
             Ok(_) => Ok(()),
             // Something on its way must end first; the next look asks again.

@@ -161,7 +161,7 @@ impl<C: CheckpointSource> SettlementRun<C> {
 
     async fn submit(&self, purpose: &str, id: &[u8], body: CommandBody) -> Result<(), ChainError> {
         let key = IdempotencyKey::internal(purpose, &[id]);
-        let command = Command { key, actor: Actor::Settler, not_after_us: None, body };
+        let command = Command::new(key, Actor::Settler, body);
         match submit_known(&self.options.client, command).await {
             Ok(_) => Ok(()),
             Err(journal::SubmitError::Refused { refusal, .. }) => {

@@ -157,6 +157,7 @@ pub(crate) async fn admit(
         deadline_us,
         node: chosen.node,
         body: body.commitment(),
+        spender: None,
     };
     let outcome = match submit_admit(shared, account, command).await {
         Ok(outcome) => outcome,
@@ -181,12 +182,8 @@ async fn submit_admit(
     admit: Admit,
 ) -> Result<Outcome, journal::SubmitError> {
     let key = IdempotencyKey::internal("admit", &[&admit.job.0]);
-    let command = Command {
-        key,
-        actor: Actor::Account(account),
-        not_after_us: Some(admit.deadline_us),
-        body: admit.into(),
-    };
+    let not_after_us = Some(admit.deadline_us);
+    let command = Command { not_after_us, ..Command::new(key, Actor::Account(account), admit) };
     crate::delivery::submit_until_known(shared, command).await
 }
 

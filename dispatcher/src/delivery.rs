@@ -178,6 +178,7 @@ pub(crate) async fn capture(shared: &Shared, settlement: &Settlement) -> Result<
         output_units_gateway: settlement.gateway_units,
         receipt: settlement.receipt,
         chain_head: settlement.chain_head,
+        part: None,
     };
     let key = IdempotencyKey::internal("capture", &[&job.0, &attempt.to_le_bytes()]);
     let outcome = submit_until_known(shared, command(key, body)).await?;
@@ -220,7 +221,7 @@ pub(crate) async fn submit_until_known(shared: &Shared, command: Command) -> Res
 
 /// A command of the gateway's own.
 pub(crate) fn command(key: IdempotencyKey, body: impl Into<CommandBody>) -> Command {
-    Command { key, actor: Actor::Gateway, not_after_us: None, body: body.into() }
+    Command::new(key, Actor::Gateway, body)
 }
 
 #[cfg(test)]

@@ -220,7 +220,7 @@ impl Run<'_> {
             continues_at: 0,
         };
         let key = IdempotencyKey::internal("redispatch", &[&self.job.id.0, &attempt.to_le_bytes()]);
-        let command = Command { key, actor: Actor::Gateway, not_after_us: None, body: body.into() };
+        let command = Command::new(key, Actor::Gateway, body);
         if let Err(error) = delivery::submit_until_known(self.shared, command).await {
             tracing::warn!(target: "job", job = %self.job.id, %error, "not given to another node");
             self.shared.release(&chosen.node);

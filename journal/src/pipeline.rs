@@ -159,7 +159,7 @@ impl<T> Pipeline<T> {
         self.committed = Position::of(&state);
         self.snapshot_at = state.last_commit();
         self.state = state;
-        let writer = |key, body| Command { key, actor: Actor::Writer, not_after_us: None, body };
+        let writer = |key, body| Command::new(key, Actor::Writer, body);
         if self.committed.commit == 0 {
             let Some(genesis) = genesis else {
                 let why =

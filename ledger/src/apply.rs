@@ -136,6 +136,11 @@ fn apply_body(state: &mut State, event: &Event) -> Result<(), ApplyError> {
         EventBody::LedgerAccountsOpened(_) => Ok(()),
         EventBody::SpendAuthorised(e) => deposits::apply_authorised(state, e),
         EventBody::AccountClosed(e) => accounts::apply_closed(state, e),
+        EventBody::SpendCapSet(_)
+        | EventBody::CreditLineSet(_)
+        | EventBody::CreditRepaid(_)
+        | EventBody::CreditMoved(_)
+        | EventBody::HoldExtended(_) => Err(ApplyError::Impossible("a rule that this build does not have")),
         EventBody::DepositConfirmed(e) => deposits::apply_confirmed(state, e),
         EventBody::DepositAttributed(e) => deposits::apply_attributed(state, e),
         EventBody::DepositReversed(e) => deposits::apply_reversed(state, e),
@@ -170,9 +175,9 @@ pub(crate) fn has_floor(kind: AccountKind) -> bool {
     use AccountKind::*;
     match kind {
         CustomerDeposited | CustomerPackage | CustomerEarned | CustomerAllotment | CustomerPromo
-        | OperatorAccrued | OperatorSettling | OperatorPayable | UnattributedDeposits | HoldsPending => true,
-        VaultAsset | PotAsset | Receivable | PlatformRevenue | Breakage | PromoExpense | PlatformTreasury => {
-            false
-        }
+        | CustomerCredit | OperatorAccrued | OperatorSettling | OperatorPayable | UnattributedDeposits
+        | HoldsPending => true,
+        VaultAsset | PotAsset | Receivable | PlatformRevenue | Breakage | PromoExpense | PlatformTreasury
+        | CreditLines => false,
     }
 }

@@ -4,7 +4,6 @@
 use minicbor::{Decode, Encode};
 use protocol::amount::Amount;
 use protocol::asset::{AssetId, VaultRef};
-use protocol::event::{Actor, GrantId};
 use protocol::event::account::SpendAuthorised;
 use protocol::event::batch::{BatchSubmitted, Rail};
 use protocol::event::chain::{CheckpointAnchored, DepositKey, ExitCancelled, ExitRequested, VaultRegistered};
@@ -13,9 +12,10 @@ use protocol::event::hold::VoidReason;
 use protocol::event::job::{CapturePart, Outcome};
 use protocol::event::node::{NodeRegistered, OperatorRegistered};
 use protocol::event::policy::NetworkOpened;
+use protocol::event::{Actor, GrantId};
 use protocol::id::{
-    AccountId, BatchId, EvmAddress, Hash32, HoldId, IdempotencyKey, JobId, NodeId, SpenderId,
-    VoucherId, Word32,
+    AccountId, BatchId, EvmAddress, Hash32, HoldId, IdempotencyKey, JobId, NodeId, SpenderId, VoucherId,
+    Word32,
 };
 use protocol::rate::RateCard;
 

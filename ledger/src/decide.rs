@@ -61,6 +61,13 @@ fn plan_body(plan: &mut Plan, body: &CommandBody) -> Result<(), Refusal> {
         CommandBody::RegisterVault(c) => deposits::decide_register_vault(plan, c),
         CommandBody::OpenAccount(c) => accounts::decide_open(plan, c),
         CommandBody::CloseAccount(c) => accounts::decide_close(plan, c),
+        CommandBody::SetSpendCap(_)
+        | CommandBody::SetCreditLine(_)
+        | CommandBody::RepayCredit(_)
+        | CommandBody::MoveCredit(_)
+        | CommandBody::ExtendHold(_) => {
+            Err(Refusal::Overflow { what: "a rule that this build does not have" })
+        }
         CommandBody::AuthoriseSpending(c) => deposits::decide_authorise(plan, c),
         CommandBody::ConfirmDeposit(c) => deposits::decide_confirm(plan, c),
         CommandBody::ReverseDeposit(c) => deposits::decide_reverse(plan, c),
@@ -208,6 +215,8 @@ fn check_size(event: &Event) -> Result<(), Refusal> {
         | BatchClosed(_)
         | BatchFailed(_)
         | HoldPlaced(_)
+        | HoldExtended(_)
+        | UsageCaptured(_)
         | LedgerAccountsOpened(_) => true,
         WriterChanged(_)
         | VaultRegistered(_)
@@ -228,8 +237,11 @@ fn check_size(event: &Event) -> Result<(), Refusal> {
         | HoldVoided(_)
         | HoldExpired(_)
         | JobDispatched(_)
-        | UsageCaptured(_)
         | CaptureReversed(_)
+        | SpendCapSet(_)
+        | CreditLineSet(_)
+        | CreditRepaid(_)
+        | CreditMoved(_)
         | OperatorRegistered(_)
         | NodeRetired(_)
         | BatchSubmitted(_)

@@ -103,6 +103,7 @@ pub(crate) fn customer_kind(source: GrantSource) -> AccountKind {
         GrantSource::Earned => AccountKind::CustomerEarned,
         GrantSource::Allotment => AccountKind::CustomerAllotment,
         GrantSource::Promo => AccountKind::CustomerPromo,
+        GrantSource::CreditLine => AccountKind::CustomerCredit,
     }
 }
 

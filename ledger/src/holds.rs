@@ -52,6 +52,7 @@ pub(crate) fn decide_admit(plan: &mut Plan, command: &Admit) -> Result<(), Refus
         input_units: command.input_units,
         output_units_max: command.output_units_max,
         deadline_us: command.deadline_us,
+        spender: command.spender,
     };
     plan.emit_with(placed, legs);
     plan.emit(JobDispatched {

@@ -221,6 +221,8 @@ pub(crate) fn decide_capture(plan: &mut Plan, command: &Capture) -> Result<(), R
         platform_share: Amount(cost.0 - share.0),
         receipt: command.receipt,
         chain_head: command.chain_head,
+        part: command.part,
+        beyond_hold: None,
     };
     let legs = capture_legs(plan, job, &event)?;
     plan.emit_with(event, legs);

@@ -164,6 +164,7 @@ impl Preset {
             settle_units_min: self.settings.settle_units_min,
             voucher_us: seconds(self.settings.voucher_s),
             authorisation_margin_epochs: self.settings.authorisation_margin_epochs,
+            capture_tolerance_ppm: None,
         };
         let asset = |(k, asset): (usize, &PresetAsset)| Asset {
             id: AssetId(k as u32),

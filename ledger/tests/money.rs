@@ -190,7 +190,7 @@ fn a_job_is_charged_once() {
     world.admit(1, 1, 50, 50).unwrap();
     let key = IdempotencyKey::internal("capture", &[&job(1).0]);
     let body: ledger::CommandBody = capture(1, 50, 30, 20).into();
-    let command = Command { key, actor: Actor::Gateway, not_after_us: None, body };
+    let command = Command::new(key, Actor::Gateway, body);
     let Decision::New(events) = world.run_command(&command).unwrap() else { panic!() };
     let after = world.available(1);
     assert_eq!(after, 10_000 - 700, "billed is the lesser of worker and gateway");

@@ -52,9 +52,13 @@ fn sentence(books: &Books, event: &Event) -> String {
         NetworkOpened(_) | WriterChanged(_) | RateCardPublished(_) | VaultRegistered(_) => {
             policy_sentence(event)
         }
-        AccountOpened(_) | LedgerAccountsOpened(_) | SpendAuthorised(_) | AccountClosed(_) => {
-            account_sentence(event)
-        }
+        AccountOpened(_)
+        | LedgerAccountsOpened(_)
+        | SpendAuthorised(_)
+        | AccountClosed(_)
+        | SpendCapSet(_)
+        | CreditLineSet(_)
+        | CreditRepaid(_) => account_sentence(event),
         DepositConfirmed(_)
         | DepositAttributed(_)
         | DepositReversed(_)
@@ -73,6 +77,9 @@ fn sentence(books: &Books, event: &Event) -> String {
             e.source,
             e.priority
         ),
+        CreditMoved(e) => {
+            format!("{} moved from grant {} to grant {}.", figure(e.amount), e.from.0, e.to.0)
+        }
         GrantExpired(e) => format!("Grant {} ended; {} lapsed.", e.grant.0, figure(e.lapsed)),
         HoldPlaced(e) => format!(
             "{} was held from {} for {}: at most {} input and {} output units of {} under rate card {}.",
@@ -83,6 +90,12 @@ fn sentence(books: &Books, event: &Event) -> String {
             e.output_units_max,
             e.model,
             e.rate_card_version
+        ),
+        HoldExtended(e) => format!(
+            "Hold {} grew by {}, to at most {} output units.",
+            e.hold,
+            figure(e.amount),
+            e.output_units_max
         ),
         HoldVoided(e) => format!("Hold {} was released without a charge ({:?}).", e.hold, e.reason),
         HoldExpired(e) => format!("Hold {} ran out and was released.", e.hold),
@@ -135,6 +148,16 @@ fn account_sentence(event: &Event) -> String {
             e.wallet, e.account, e.max_cumulative_units, e.valid_until_s
         ),
         EventBody::AccountClosed(e) => format!("Account {} was closed.", e.account),
+        EventBody::SpendCapSet(e) => match e.cap {
+            Some(cap) => format!("Key {} of {} may spend {} base units in all.", e.spender, e.account, cap.0),
+            None => format!("Key {} of {} may spend without a cap.", e.spender, e.account),
+        },
+        EventBody::CreditLineSet(e) => {
+            format!("Credit line {} was set to {} base units.", e.grant.0, e.limit.0)
+        }
+        EventBody::CreditRepaid(e) => {
+            format!("{} base units drawn from credit line {} were paid.", e.amount.0, e.grant.0)
+        }
         other => other.kind().replace('_', " "),
     }
 }

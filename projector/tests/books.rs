@@ -65,6 +65,7 @@ fn log() -> Vec<Event> {
         settle_units_min: 0,
         voucher_us: 1,
         authorisation_margin_epochs: 0,
+        capture_tolerance_ppm: None,
     };
     let network = NetworkOpened {
         origin: "books.test/0".into(),

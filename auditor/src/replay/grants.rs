@@ -51,6 +51,7 @@ impl Grant {
             GrantSource::Earned => AccountKind::CustomerEarned,
             GrantSource::Allotment => AccountKind::CustomerAllotment,
             GrantSource::Promo => AccountKind::CustomerPromo,
+            GrantSource::CreditLine => AccountKind::CustomerCredit,
         };
         BookKey::of(self.account, kind, self.asset)
     }

@@ -223,6 +223,11 @@ impl World {
             EventBody::JobDispatched(e) => holds::dispatched(self, judge, header, e),
             EventBody::UsageCaptured(e) => captures::captured(self, judge, header, e),
             EventBody::CaptureReversed(e) => captures::reversed(self, judge, header, e),
+            EventBody::SpendCapSet(_)
+            | EventBody::CreditLineSet(_)
+            | EventBody::CreditRepaid(_)
+            | EventBody::CreditMoved(_)
+            | EventBody::HoldExtended(_) => None,
             EventBody::BatchClosed(e) => batches::closed(self, judge, header, e),
             EventBody::BatchSubmitted(e) => batches::submitted(self, judge, header, e),
             EventBody::BatchConfirmed(e) => batches::confirmed(self, judge, e),

@@ -232,6 +232,8 @@ pub fn receipt_bytes(n: usize) -> Vec<u8> {
         output_tokens: [1_000, 10][n],
         output: protocol::commitment::commit(protocol::commitment::Committed::Output, &body.salt.0, &output),
         chain_head: Hash32([30 + n as u8; 32]),
+        part: None,
+        beyond_hold: None,
         finish: Finish::Stop,
         started_us: 1,
         ended_us: 2,
@@ -253,6 +255,7 @@ fn opening(story: &mut Story) {
         settle_units_min: 0,
         voucher_us: 3_600_000_000,
         authorisation_margin_epochs: 2,
+        capture_tolerance_ppm: None,
     };
     let foil = Asset { id: FOIL, symbol: "FOIL".into(), ledger_scale: 9, chain_scale: Some(18) };
     let network = NetworkOpened {
@@ -362,6 +365,7 @@ pub fn hold_event(n: usize, input_units: u64, output_units_max: u64, card: &Rate
         input_units,
         output_units_max,
         deadline_us: START_US + 300_000_000,
+        spender: None,
     }
 }
 

@@ -68,7 +68,7 @@ pub(crate) async fn grant(
         expires_us: asked.expires_in_s.map(|s| now_us().saturating_add(s.saturating_mul(1_000_000))),
         backing: Backing::Unbacked,
     };
-    let command = Command { key, actor: Actor::Admin, not_after_us: None, body: body.into() };
+    let command = Command::new(key, Actor::Admin, body);
     let outcome = submit_until_known(&shared, command).await;
     let outcome = outcome.map_err(|error| refusals::api_error(&shared, error, Some(&asset)))?;
     let grant = outcome.events.iter().find_map(|event| match &event.body {

@@ -48,7 +48,7 @@ async fn submit(
     body: impl Into<CommandBody>,
 ) -> Result<(), SubmitError> {
     let key = IdempotencyKey::internal("registration", &[&random_16().unwrap_or_default()]);
-    let command = Command { key, actor: Actor::Operator(operator), not_after_us: None, body: body.into() };
+    let command = Command::new(key, Actor::Operator(operator), body);
     submit_until_known(shared, command).await.map(drop)
 }
 

@@ -68,7 +68,7 @@ pub(crate) async fn create(
     let deadline_s = moment.chain_time_s.saturating_add(life_us / 1_000_000);
     let body = IssueVoucher { voucher, account, vault, wallet, units, nonce: moment.nonce, deadline_s };
     let key = IdempotencyKey::internal("voucher", &[&voucher.0]);
-    let command = Command { key, actor: Actor::Account(account), not_after_us: None, body: body.into() };
+    let command = Command::new(key, Actor::Account(account), body);
     submit_until_known(&shared, command).await.map_err(|error| refusals::api_error(&shared, error, None))?;
     let terms = VoucherTerms {
         vault,

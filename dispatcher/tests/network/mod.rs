@@ -120,7 +120,7 @@ impl Network {
     pub async fn submit(&self, body: impl Into<CommandBody>) {
         let body = body.into();
         let key = IdempotencyKey::internal("test", &[format!("{body:?}").as_bytes()]);
-        let command = Command { key, actor: Actor::Admin, not_after_us: None, body };
+        let command = Command::new(key, Actor::Admin, body);
         self.client().submit(command).await.unwrap();
     }
 
@@ -230,6 +230,7 @@ fn genesis() -> NetworkOpened {
             settle_units_min: 0,
             voucher_us: 3_600 * SECOND_US,
             authorisation_margin_epochs: 2,
+            capture_tolerance_ppm: None,
         },
     }
 }

@@ -24,6 +24,7 @@ fn genesis() -> NetworkOpened {
             settle_units_min: 0,
             voucher_us: HOUR_US,
             authorisation_margin_epochs: 2,
+            capture_tolerance_ppm: None,
         },
     }
 }

@@ -70,6 +70,7 @@ pub fn genesis() -> NetworkOpened {
             settle_units_min: 0,
             voucher_us: HOUR_US,
             authorisation_margin_epochs: 2,
+            capture_tolerance_ppm: None,
         },
     }
 }

@@ -172,7 +172,7 @@ impl World {
     pub fn run(&mut self, body: impl Into<CommandBody>) -> Result<Vec<Event>, Refusal> {
         self.next_key += 1;
         let key = IdempotencyKey::internal("test", &[&self.next_key.to_be_bytes()]);
-        let command = Command { key, actor: Actor::Admin, not_after_us: None, body: body.into() };
+        let command = Command::new(key, Actor::Admin, body);
         match self.run_command(&command)? {
             Decision::New(events) => Ok(events),
             Decision::Repeated { .. } => panic!("a fresh key cannot repeat"),
@@ -273,6 +273,7 @@ impl World {
             deadline_us: self.now_us + 60 * S,
             node: node(1 + (id % 2) as u8),
             body: Hash32([5; 32]),
+            spender: None,
         }
     }
 
@@ -389,6 +390,7 @@ pub fn settings() -> Settings {
         settle_units_min: 0,
         voucher_us: 3_600 * S,
         authorisation_margin_epochs: 2,
+        capture_tolerance_ppm: None,
     }
 }
 
@@ -412,5 +414,6 @@ pub fn capture(id: u32, input: u64, worker: u64, gateway: u64) -> Capture {
         output_units_gateway: gateway,
         receipt: Hash32([7; 32]),
         chain_head: Hash32([8; 32]),
+        part: None,
     }
 }

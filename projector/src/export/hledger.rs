@@ -116,11 +116,12 @@ fn name(books: &Books, number: LedgerAccount) -> String {
 fn account_type(kind: AccountKind) -> &'static str {
     use AccountKind::*;
     match kind {
-        VaultAsset | PotAsset | Receivable | PlatformTreasury => "A",
+        VaultAsset | PotAsset | Receivable | PlatformTreasury | CreditLines => "A",
         PlatformRevenue | Breakage => "R",
         PromoExpense => "X",
         CustomerDeposited | CustomerPackage | CustomerEarned | CustomerAllotment | CustomerPromo
-        | OperatorAccrued | OperatorSettling | OperatorPayable | UnattributedDeposits | HoldsPending => "L",
+        | CustomerCredit | OperatorAccrued | OperatorSettling | OperatorPayable | UnattributedDeposits
+        | HoldsPending => "L",
     }
 }
 

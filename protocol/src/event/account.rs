@@ -77,9 +77,9 @@ impl AccountKind {
         use AccountKind::*;
         match self {
             VaultAsset | PotAsset | Receivable | PromoExpense | PlatformTreasury | CreditLines => true,
-            CustomerDeposited | CustomerPackage | CustomerEarned | CustomerAllotment | CustomerPromo | CustomerCredit
-            | OperatorAccrued | OperatorSettling | OperatorPayable | UnattributedDeposits
-            | PlatformRevenue | Breakage | HoldsPending => false,
+            CustomerDeposited | CustomerPackage | CustomerEarned | CustomerAllotment | CustomerPromo
+            | CustomerCredit | OperatorAccrued | OperatorSettling | OperatorPayable
+            | UnattributedDeposits | PlatformRevenue | Breakage | HoldsPending => false,
         }
     }
 
