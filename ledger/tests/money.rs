@@ -211,7 +211,7 @@ fn keys_are_forgotten_by_log_time_and_late_copies_refused() {
     let key = IdempotencyKey::internal("open", &[b"9"]);
     let open = OpenAccount { account: account(9) };
     let not_after_us = Some(world.now_us + 10 * S);
-    let command = Command { key, actor: Actor::Admin, not_after_us, body: open.into() };
+    let command = Command { key, actor: Actor::Admin, not_after_us, body: open.into(), key_time_us: None };
     world.run_command(&command).unwrap();
     world.now_us += 86_400 * S;
     assert!(matches!(world.run_command(&command), Ok(Decision::Repeated { .. })));
@@ -632,7 +632,8 @@ fn an_edited_event_is_not_applied() {
     let before = world.state.clone();
     let admission = world.admission(1, 1, 50, 50);
     let key = IdempotencyKey::internal("edit", &[]);
-    let command = Command { key, actor: Actor::Admin, not_after_us: None, body: admission.into() };
+    let command =
+        Command { key, actor: Actor::Admin, not_after_us: None, body: admission.into(), key_time_us: None };
     let Decision::New(events) = ledger::decide(&before, &command, world.now_us).unwrap() else { panic!() };
     let placed = events.iter().position(|event| matches!(event.body, EventBody::HoldPlaced(_))).unwrap();
     let edited = |edit: &dyn Fn(&mut protocol::Event)| {

@@ -232,8 +232,6 @@ pub fn receipt_bytes(n: usize) -> Vec<u8> {
         output_tokens: [1_000, 10][n],
         output: protocol::commitment::commit(protocol::commitment::Committed::Output, &body.salt.0, &output),
         chain_head: Hash32([30 + n as u8; 32]),
-        part: None,
-        beyond_hold: None,
         finish: Finish::Stop,
         started_us: 1,
         ended_us: 2,
@@ -404,6 +402,8 @@ pub fn capture(story: &mut Story, n: usize, held: i128) {
         platform_share: Amount(cost - share),
         receipt: receipt_hash(n),
         chain_head: Hash32([30 + n as u8; 32]),
+        part: None,
+        beyond_hold: None,
     };
     let booked = [(customer, cost), (accrued, -share), (revenue, share - cost)];
     story.tell(captured, &booked, &[(customer, -held), (holds, held)]);

@@ -41,6 +41,7 @@ fn open(key: u64, number: u64) -> Command {
         key: IdempotencyKey::internal("test", &[&key.to_be_bytes()]),
         actor: Actor::Admin,
         not_after_us: None,
+        key_time_us: None,
         body: OpenAccount { account: account(number) }.into(),
     }
 }

@@ -87,6 +87,7 @@ pub fn open_account(key: u64, number: u64) -> Command {
         key: IdempotencyKey::internal("test", &[&key.to_be_bytes()]),
         actor: Actor::Admin,
         not_after_us: None,
+        key_time_us: None,
         body: OpenAccount { account: account(number) }.into(),
     }
 }
