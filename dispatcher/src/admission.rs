@@ -2,6 +2,7 @@
 //! Checks in this order: model (404), prompt and bounds (400), credit (402), a node (503).
 
 use crate::access::{random_16, random_32};
+use crate::api::auth::Principal;
 use crate::api::error::ApiError;
 use crate::api::refusals;
 use crate::api::request::ChatRequest;
@@ -135,11 +136,12 @@ pub(crate) async fn quote(
 /// Holds and dispatches, in one commit.
 pub(crate) async fn admit(
     shared: &Shared,
-    account: AccountId,
+    caller: &Principal,
     job: JobId,
     request: &ChatRequest,
     prompt_ids: Vec<u32>,
 ) -> Result<Admitted, ApiError> {
+    let account = caller.account;
     let quote = quote(shared, account, request, prompt_ids.len() as u64).await?;
     if quote.projected > quote.available {
         return Err(refusals::insufficient(shared, &quote.asset, quote.projected, quote.available));
@@ -157,7 +159,7 @@ pub(crate) async fn admit(
         deadline_us,
         node: chosen.node,
         body: body.commitment(),
-        spender: None,
+        spender: caller.spender,
     };
     let outcome = match submit_admit(shared, account, command).await {
         Ok(outcome) => outcome,

@@ -1,7 +1,7 @@
 //! API keys: 256 random bits shown once, kept as a keyed hash, revoked at once.
 
-use super::{AccessError, Store, Table, put, put_record, random_16, random_32, take};
-use protocol::id::AccountId;
+use super::{AccessError, Store, Table, parse, peek, put, put_record, random_16, random_32, take};
+use protocol::id::{AccountId, SpenderId};
 use redb::TableDefinition;
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +44,9 @@ pub struct KeyRecord {
     pub scopes: Vec<Scope>,
     /// Microseconds UTC.
     pub created_us: u64,
+    /// The key as the log knows it, from its first spending cap on.
+    #[serde(default)]
+    pub spender: Option<SpenderId>,
 }
 
 /// A key just made: the only time its text is seen.
@@ -61,6 +64,7 @@ impl Store {
         account: AccountId,
         name: String,
         scopes: Vec<Scope>,
+        spender: Option<SpenderId>,
         now_us: u64,
     ) -> Result<Option<NewKey>, AccessError> {
         if self.keys_of(account)?.len() >= KEYS_PER_ACCOUNT_MAX {
@@ -70,7 +74,7 @@ impl Store {
         let hash = self.hash_secret(&secret);
         let id = format!("ak_{}", data_encoding::HEXLOWER.encode(&random_16()?[..8]));
         let prefix = secret.chars().take(PREFIX_CHARS).collect();
-        let record = KeyRecord { id, account, prefix, name, scopes, created_us: now_us };
+        let record = KeyRecord { id, account, prefix, name, scopes, created_us: now_us, spender };
         let stored = record.clone();
         self.write(move |transaction| {
             put_record(transaction, KEYS, &hash, &stored)?;
@@ -90,6 +94,25 @@ impl Store {
         let transaction_keys = self.key_hashes(account)?;
         let records = transaction_keys.into_iter().filter_map(|hash| self.record(KEYS, &hash).transpose());
         records.collect()
+    }
+
+    /// Names the key for the log, once; the name it has from then on, or `None` when the account has no such key.
+    pub async fn name_spender(
+        &self,
+        account: AccountId,
+        id: &str,
+        fresh: SpenderId,
+    ) -> Result<Option<SpenderId>, AccessError> {
+        let key = key_id(account, id);
+        self.write(move |transaction| {
+            let Some(hash) = peek(transaction, KEY_IDS, &key)? else { return Ok(None) };
+            let Some(record) = peek(transaction, KEYS, &hash)? else { return Ok(None) };
+            let mut record: KeyRecord = parse(&record)?;
+            let spender = *record.spender.get_or_insert(fresh);
+            put_record(transaction, KEYS, &hash, &record)?;
+            Ok(Some(spender))
+        })
+        .await
     }
 
     /// Revokes at once; `false` when the account has no such key.

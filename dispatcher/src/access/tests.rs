@@ -31,11 +31,12 @@ fn body() -> JobBody {
 async fn keys_are_found_by_their_hash_listed_and_revoked_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();
-    let new = store.create_key(ACCOUNT, "first".to_owned(), ALL_SCOPES.to_vec(), 1).await.unwrap().unwrap();
+    let new =
+        store.create_key(ACCOUNT, "first".to_owned(), ALL_SCOPES.to_vec(), None, 1).await.unwrap().unwrap();
     assert!(new.secret.starts_with("cf_") && new.secret.len() == 3 + 43);
     assert_eq!(store.key(&new.secret).unwrap().unwrap(), new.record);
     assert!(store.key("cf_wrong").unwrap().is_none());
-    let second = store.create_key(ACCOUNT, String::new(), vec![Scope::Read], 2).await.unwrap().unwrap();
+    let second = store.create_key(ACCOUNT, String::new(), vec![Scope::Read], None, 2).await.unwrap().unwrap();
     assert_eq!(store.keys_of(ACCOUNT).unwrap().len(), 2);
     assert!(store.keys_of(AccountId([4; 16])).unwrap().is_empty());
     assert!(!store.revoke_key(AccountId([4; 16]), &new.record.id).await.unwrap(), "another's key");

@@ -1,9 +1,10 @@
 //! Accounts and their keys. Opening one takes no wallet, no signature and no personal datum.
 
+use super::admin;
 use super::auth;
 use super::body;
 use super::error::ApiError;
-use super::refusals;
+use super::refusals::{self, money};
 use crate::access::keys::{ALL_SCOPES, KEYS_PER_ACCOUNT_MAX, NewKey, Scope};
 use crate::access::random_16;
 use crate::clock::now_us;
@@ -12,8 +13,10 @@ use crate::gateway::Shared;
 use axum::Json;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, StatusCode};
-use ledger::command::OpenAccount;
-use protocol::id::{AccountId, IdempotencyKey};
+use ledger::command::{Command, OpenAccount, SetSpendCap};
+use protocol::amount::Amount;
+use protocol::event::Actor;
+use protocol::id::{AccountId, IdempotencyKey, SpenderId};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -34,7 +37,7 @@ pub(crate) async fn open_account(shared: &Shared) -> Result<AccountId, ApiError>
 /// `POST /v1/accounts`
 pub(crate) async fn open(State(shared): State<Arc<Shared>>) -> Result<(StatusCode, Json<Value>), ApiError> {
     let account = open_account(&shared).await?;
-    let new = new_key(&shared, account, "first".to_owned(), ALL_SCOPES.to_vec()).await?;
+    let new = new_key(&shared, account, "first".to_owned(), ALL_SCOPES.to_vec(), None).await?;
     let body = json!({ "account": account, "api_key": new.secret, "key": new.record });
     Ok((StatusCode::CREATED, Json(body)))
 }
@@ -46,6 +49,18 @@ pub(crate) struct NewKeyBody {
     #[serde(default)]
     name: String,
     scopes: Option<Vec<Scope>>,
+    /// All that the key may ever spend; without it, as much as the account has.
+    spend_cap: Option<SpendCap>,
+}
+
+/// A cap on what a key spends, charges and open holds together, for life.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SpendCap {
+    /// Decimal; `null` takes the cap away.
+    amount: Option<String>,
+    /// Symbol; the network's first asset when left out.
+    asset: Option<String>,
 }
 
 /// `POST /v1/keys`
@@ -54,7 +69,7 @@ pub(crate) async fn create_key(
     request: Request,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     let account = auth::caller(&shared, request.headers(), Scope::Manage)?.account;
-    let NewKeyBody { name, scopes } = body::json(request).await?;
+    let NewKeyBody { name, scopes, spend_cap } = body::json(request).await?;
     let mut scopes = scopes.unwrap_or_else(|| vec![Scope::Inference, Scope::Read]);
     scopes.sort_unstable();
     scopes.dedup();
@@ -66,8 +81,57 @@ pub(crate) async fn create_key(
             text,
         ));
     }
-    let new = new_key(&shared, account, name, scopes).await?;
+    let spender = match spend_cap {
+        Some(cap) => {
+            let spender = SpenderId(random_16()?);
+            // The cap first: a key never spends without the cap it was made with.
+            set_cap(&shared, account, spender, cap).await?;
+            Some(spender)
+        }
+        None => None,
+    };
+    let new = new_key(&shared, account, name, scopes, spender).await?;
     Ok((StatusCode::CREATED, Json(json!({ "api_key": new.secret, "key": new.record }))))
+}
+
+/// `PUT /v1/keys/{id}/spend_cap`
+pub(crate) async fn cap_key(
+    State(shared): State<Arc<Shared>>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Json<Value>, ApiError> {
+    let account = auth::caller(&shared, request.headers(), Scope::Manage)?.account;
+    let cap: SpendCap = body::json(request).await?;
+    let spender = shared.store.name_spender(account, &id, SpenderId(random_16()?)).await?;
+    let spender = spender.ok_or_else(no_such_key)?;
+    let cap = set_cap(&shared, account, spender, cap).await?;
+    Ok(Json(json!({ "id": id, "spender": spender, "spend_cap": cap })))
+}
+
+async fn set_cap(
+    shared: &Shared,
+    account: AccountId,
+    spender: SpenderId,
+    cap: SpendCap,
+) -> Result<Value, ApiError> {
+    let asset = admin::asset(shared, cap.asset.as_deref()).await?;
+    let amount = match &cap.amount {
+        Some(text) => Some(
+            Amount::parse_decimal(text, asset.ledger_scale)
+                .map_err(|e| ApiError::invalid("spend_cap", "invalid_value", format!("{e}.")))?,
+        ),
+        None => None,
+    };
+    let key = IdempotencyKey::internal("spend cap", &[&random_16()?]);
+    let body = SetSpendCap { account, spender, asset: asset.id, cap: amount };
+    let command = Command::new(key, Actor::Account(account), body);
+    let outcome = submit_until_known(shared, command).await;
+    outcome.map_err(|error| refusals::api_error(shared, error, Some(&asset)))?;
+    Ok(json!(amount.map(|amount| money(amount, &asset))))
+}
+
+fn no_such_key() -> ApiError {
+    ApiError::not_found("key_not_found", "This account has no such key; GET /v1/keys lists them.")
 }
 
 async fn new_key(
@@ -75,8 +139,9 @@ async fn new_key(
     account: AccountId,
     name: String,
     scopes: Vec<Scope>,
+    spender: Option<SpenderId>,
 ) -> Result<NewKey, ApiError> {
-    shared.store.create_key(account, name, scopes, now_us()).await?.ok_or_else(|| {
+    shared.store.create_key(account, name, scopes, spender, now_us()).await?.ok_or_else(|| {
         let text = format!("An account has at most {KEYS_PER_ACCOUNT_MAX} keys; revoke one first.");
         ApiError::conflict("too_many_keys", text)
     })
@@ -101,5 +166,5 @@ pub(crate) async fn revoke_key(
     if shared.store.revoke_key(account, &id).await? {
         return Ok(Json(json!({ "id": id, "revoked": true })));
     }
-    Err(ApiError::not_found("key_not_found", "This account has no such key; GET /v1/keys lists them."))
+    Err(no_such_key())
 }

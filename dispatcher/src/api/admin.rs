@@ -79,7 +79,8 @@ pub(crate) async fn grant(
     Ok((StatusCode::CREATED, Json(body)))
 }
 
-async fn asset(shared: &Shared, symbol: Option<&str>) -> Result<Asset, ApiError> {
+/// An asset by its symbol; the network's first without one.
+pub(crate) async fn asset(shared: &Shared, symbol: Option<&str>) -> Result<Asset, ApiError> {
     let read = shared.client.read(|state| query::assets(state).to_vec());
     let assets = read.await.map_err(|error| refusals::api_error(shared, error, None))?;
     let found = match symbol {

@@ -5,24 +5,26 @@ use crate::access::keys::{ALL_SCOPES, Scope};
 use crate::clock::now_us;
 use crate::gateway::{Shared, hash_key};
 use axum::http::{HeaderMap, header};
-use protocol::id::AccountId;
+use protocol::id::{AccountId, SpenderId};
 
 /// An authenticated caller.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Principal {
     /// Whose account.
     pub account: AccountId,
+    /// The key as the log knows it, when its spending is capped.
+    pub spender: Option<SpenderId>,
 }
 
 /// The caller, if it may do what `scope` names.
 pub(crate) fn caller(shared: &Shared, headers: &HeaderMap, scope: Scope) -> Result<Principal, ApiError> {
     let text = bearer(headers)?;
-    let (account, scopes) = if text.starts_with("cfs_") {
+    let (account, scopes, spender) = if text.starts_with("cfs_") {
         let session = shared.store.session(text, now_us())?;
-        (session.map(|s| s.account), ALL_SCOPES.to_vec())
+        (session.map(|s| s.account), ALL_SCOPES.to_vec(), None)
     } else {
         let key = shared.store.key(text)?;
-        key.map_or((None, Vec::new()), |k| (Some(k.account), k.scopes))
+        key.map_or((None, Vec::new(), None), |k| (Some(k.account), k.scopes, k.spender))
     };
     let account = account.ok_or_else(|| {
         ApiError::unauthenticated(
@@ -30,7 +32,7 @@ pub(crate) fn caller(shared: &Shared, headers: &HeaderMap, scope: Scope) -> Resu
         )
     })?;
     if scopes.contains(&scope) {
-        Ok(Principal { account })
+        Ok(Principal { account, spender })
     } else {
         let needed = serde_json::json!(scope);
         Err(ApiError::forbidden(format!("This key may not do that; it takes scope {needed}."))

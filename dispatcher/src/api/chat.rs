@@ -11,7 +11,7 @@ use crate::access::idempotency::{Claim, Claimed};
 use crate::access::keys::Scope;
 use crate::access::random_16;
 use crate::admission::{self, Admitted, Quote};
-use crate::api::auth;
+use crate::api::auth::{self, Principal};
 use crate::clock::now_us;
 use crate::delivery::Finished;
 use crate::gateway::{RunningGuard, Shared};
@@ -42,7 +42,8 @@ pub(crate) async fn create(
     State(shared): State<Arc<Shared>>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let account = auth::caller(&shared, request.headers(), Scope::Inference)?.account;
+    let caller = auth::caller(&shared, request.headers(), Scope::Inference)?;
+    let account = caller.account;
     let idempotency = idempotency_key(request.headers())?;
     let bytes = body::read(request, body::CHAT_BYTES_MAX).await?;
     let chat = ChatRequest::parse(&bytes)?;
@@ -58,7 +59,7 @@ pub(crate) async fn create(
     let (client, mut events) = mpsc::channel(EVENTS_WAITING_MAX);
     let (opened, opening) = oneshot::channel();
     // A task of its own: a client that leaves in this moment must not leave a hold and a slot behind.
-    let opener = Opener { shared: Arc::clone(&shared), account, running, chat: chat.clone(), prompt_ids };
+    let opener = Opener { shared: Arc::clone(&shared), caller, running, chat: chat.clone(), prompt_ids };
     tokio::spawn(opener.run(opened, client));
     let Opened { job, node, quote, balance } = opening.await.map_err(|_| broken())??;
     let head = Head {
@@ -97,7 +98,7 @@ pub(crate) async fn create(
 /// What must go on even when the client has left.
 struct Opener {
     shared: Arc<Shared>,
-    account: AccountId,
+    caller: Principal,
     running: RunningGuard,
     chat: ChatRequest,
     prompt_ids: Vec<u32>,
@@ -114,8 +115,8 @@ struct Opened {
 impl Opener {
     /// Admits, says what came of it, and runs the job to its end.
     async fn run(self, opened: oneshot::Sender<Result<Opened, ApiError>>, client: mpsc::Sender<ToClient>) {
-        let Opener { shared, account, running, chat, prompt_ids } = self;
-        let admitted = admission::admit(&shared, account, running.job(), &chat, prompt_ids).await;
+        let Opener { shared, caller, running, chat, prompt_ids } = self;
+        let admitted = admission::admit(&shared, &caller, running.job(), &chat, prompt_ids).await;
         let Admitted { job, quote, balance } = match admitted {
             Ok(admitted) => admitted,
             Err(error) => {

@@ -9,7 +9,7 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
+use axum::routing::{delete, get, post, put as put_route};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
@@ -126,6 +126,7 @@ fn routes(shared: Arc<Shared>) -> Router {
         .route("/v1/accounts", post(accounts::open))
         .route("/v1/keys", post(accounts::create_key).get(accounts::list_keys))
         .route("/v1/keys/{id}", delete(accounts::revoke_key))
+        .route("/v1/keys/{id}/spend_cap", put_route(accounts::cap_key))
         .route("/v1/balance", get(balance::show))
         .route("/v1/jobs/{job}", get(jobs::job))
         .route("/v1/receipts/{job}", get(jobs::receipt))
