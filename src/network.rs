@@ -4,6 +4,7 @@
 mod broker;
 pub mod chain_door;
 pub mod operator;
+mod readings;
 pub mod secrets;
 pub mod supervisor;
 
@@ -31,6 +32,7 @@ use protocol::asset::AssetId;
 use protocol::event::Actor;
 use protocol::event::chain::VaultRegistered;
 use protocol::id::{EvmAddress, Hash32, IdempotencyKey};
+use readings::Followers;
 use secrets::{ChainRoles, Secrets};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -135,6 +137,7 @@ struct Log {
     client: LedgerClient,
     origin: String,
     transparency: TransparencyHandle,
+    feed: watch::Receiver<u64>,
     tasks: JoinSet<()>,
 }
 
@@ -165,8 +168,8 @@ impl Log {
         let origin = origin_of(&client).await?;
         let mut tasks = JoinSet::new();
         let transparency = start_transparency(&ground.data, &origin, &journal, &mut tasks)?;
-        start_feed(&ground.nats, &origin, &journal, &mut tasks).await?;
-        Ok(Log { journal, client, origin, transparency, tasks })
+        let feed = start_feed(&ground.nats, &origin, &journal, &mut tasks).await?;
+        Ok(Log { journal, client, origin, transparency, feed, tasks })
     }
 }
 
@@ -371,16 +374,17 @@ async fn start_feed(
     origin: &str,
     journal: &Journal,
     tasks: &mut JoinSet<()>,
-) -> Result<()> {
+) -> Result<watch::Receiver<u64>> {
     let client = auth::connect(&nats.url(), nats.keys().credentials(Role::Projector)).await?;
     let publisher = FeedPublisher::new(FeedOptions { client, origin: origin.to_owned() });
+    let position = publisher.position();
     let reader = journal.reader();
     tasks.spawn(async move {
         if let Err(error) = publisher.run(|leaf| commits_from_leaf(&reader, leaf)).await {
             tracing::error!(target: "up", %error, "FEED does not follow any more");
         }
     });
-    Ok(())
+    Ok(position)
 }
 
 /// Registers vault and first rate card, once.
@@ -494,6 +498,12 @@ async fn start_gateway(ground: &mut Ground, log: &Log, models: Vec<ServedModel>)
         Arc::new(operator::Issuer::new(nats, &ground.data)?);
     let proofs: Arc<dyn dispatcher::doors::ProofDoor> = Arc::new(operator::Proofs(log.transparency.clone()));
     let wired = auth::connect(&nats.url(), nats.keys().credentials(Role::Gateway)).await?;
+    let followers = Followers {
+        position: log.client.position(),
+        transparency: log.transparency.clone(),
+        feed: log.feed.clone(),
+    };
+    let readings = followers.readings();
     let address = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
     let options = |listen: SocketAddr| GatewayOptions {
         listen,
@@ -509,6 +519,7 @@ async fn start_gateway(ground: &mut Ground, log: &Log, models: Vec<ServedModel>)
         operators: Some(issuer.clone()),
         proofs: Some(proofs.clone()),
         lane: "prepaid".to_owned(),
+        readings: readings.clone(),
     };
     let wanted = port.unwrap_or(GATEWAY_PORT);
     if port.is_some() || std::net::TcpListener::bind(address(wanted)).is_ok() {

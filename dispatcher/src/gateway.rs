@@ -6,6 +6,7 @@ use crate::api::server::{self, Server};
 use crate::clock::now_us;
 use crate::delivery::recovery::{self, RecoveryError};
 use crate::doors::{ChainDoor, OperatorIssuer, ProofDoor};
+use crate::metrics::{Metrics, Readings};
 use crate::progress::ProgressNotes;
 use crate::relay::outgoing::{self, Address};
 use crate::relay::transcript::Detokenise;
@@ -66,6 +67,8 @@ pub struct GatewayOptions {
     pub proofs: Option<Arc<dyn ProofDoor>>,
     /// Lane that jobs run in, as in `x-counterfoil-lane`.
     pub lane: String,
+    /// Figures of other parts for `GET /metrics`.
+    pub readings: Readings,
 }
 
 /// Why a gateway did not start.
@@ -130,6 +133,8 @@ pub(crate) struct Shared {
     pub operators: Option<Arc<dyn OperatorIssuer>>,
     pub proofs: Option<Arc<dyn ProofDoor>>,
     pub lane: String,
+    pub readings: Readings,
+    pub metrics: Metrics,
     pub hub: Hub,
     pub progress: ProgressNotes,
     pub running: RunningJobs,
@@ -239,6 +244,8 @@ impl Shared {
             operators: options.operators,
             proofs: options.proofs,
             lane: options.lane,
+            readings: options.readings,
+            metrics: Metrics::default(),
             hub: Hub::default(),
             progress: ProgressNotes::default(),
             running: RunningJobs::default(),
@@ -347,6 +354,10 @@ pub(crate) struct RunningJobs {
 impl RunningJobs {
     pub fn contains(&self, job: &JobId) -> bool {
         self.lock().contains(job)
+    }
+
+    pub fn count(&self) -> usize {
+        self.lock().len()
     }
 
     pub async fn all_ended(&self) {

@@ -15,6 +15,7 @@ pub mod doors;
 mod expiry;
 mod gateway;
 mod job;
+pub mod metrics;
 mod progress;
 pub mod relay;
 mod roster;

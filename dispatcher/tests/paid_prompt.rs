@@ -314,3 +314,36 @@ async fn shutdown_ends_streams_with_an_error_and_charges_what_was_delivered() {
     let view = network.job(id.parse().unwrap()).await;
     assert_eq!(view.status, JobStatus::Captured);
 }
+
+/// Whoever runs a network reads its state from `/metrics`; no key, account or text stands there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn metrics_tell_the_state_and_nobodys_business() {
+    let Scene { network, gateway, customer, worker } = scene().await;
+    worker.then(Script::Say("Hello canary-answer!"));
+    assert_eq!(customer.chat(json!({})).await.status, 200);
+    assert_eq!(customer.get("/v1/nothing").await.status, 404);
+    let events = network.client().position().borrow().leaf;
+    let scraped = http::request(customer.address, "GET", "/metrics", None, &[], b"").await;
+    assert!(scraped.header("content-type").unwrap().starts_with("application/openmetrics-text"));
+    let text = scraped.text();
+    let value = |name: &str| -> f64 {
+        let line =
+            text.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')));
+        line.unwrap_or_else(|| panic!("{name} is missing:\n{text}"))
+            .rsplit_once(' ')
+            .unwrap()
+            .1
+            .parse()
+            .unwrap()
+    };
+    assert!(value("counterfoil_log_events") >= events as f64);
+    assert_eq!(value("counterfoil_nodes_online"), 1.0);
+    assert_eq!(value("counterfoil_log_stopped"), 0.0);
+    assert_eq!(value("counterfoil_http_answers_total{class=\"4xx\"}"), 1.0);
+    assert!(value("counterfoil_http_answer_seconds_count") >= 2.0);
+    assert!(text.trim_end().ends_with("# EOF"));
+    for secret in ["canary", &customer.account.to_string(), &customer.key] {
+        assert!(!text.contains(secret), "{secret}");
+    }
+    gateway.shutdown().await;
+}

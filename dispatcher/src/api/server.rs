@@ -4,8 +4,9 @@ use super::error::ApiError;
 use super::{accounts, admin, audit, balance, chat, jobs, log, models, nodes, quote, sessions, withdrawals};
 use crate::access::random_16;
 use crate::gateway::{Shared, until_raised};
+use crate::metrics;
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -119,6 +120,7 @@ fn routes(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/healthz", get(models::healthz))
         .route("/readyz", get(models::readyz))
+        .route("/metrics", get(metrics::show))
         .route("/v1/chat/completions", post(chat::create))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{model}", get(models::one))
@@ -148,7 +150,7 @@ fn routes(shared: Arc<Shared>) -> Router {
             ApiError::not_found("unknown_url", "There is no such call; see the API's description.")
         })
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(middleware::from_fn(standard_headers))
+        .layer(middleware::from_fn_with_state(Arc::clone(&shared), standard_headers))
         .with_state(shared)
 }
 
@@ -160,7 +162,7 @@ async fn method_not_allowed() -> Response {
 }
 
 /// What every answer carries, errors too.
-async fn standard_headers(request: Request, next: Next) -> Response {
+async fn standard_headers(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let id = random_16().map(|bytes| format!("req_{}", data_encoding::HEXLOWER.encode(&bytes)));
     let id = id.unwrap_or_else(|_| "req_unnumbered".to_owned());
@@ -168,6 +170,7 @@ async fn standard_headers(request: Request, next: Next) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let mut response = next.run(request).await;
     let status = response.status().as_u16();
+    shared.metrics.answered(response.status(), started.elapsed());
     let elapsed_ms = started.elapsed().as_millis() as u64;
     tracing::info!(target: "api", request_id = id, %method, path, status, elapsed_ms, "answered");
     let headers = response.headers_mut();

@@ -106,6 +106,7 @@ impl Network {
             operators: Some(Arc::new(Issuer { keys: self.keys.clone(), url: self.server.url() })),
             proofs: None,
             lane: "prepaid".to_owned(),
+            readings: Arc::new(Vec::new),
         }
     }
 
