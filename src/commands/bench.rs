@@ -1,0 +1,92 @@
+//! `counterfoil bench`: measure beside the limit of this machine, or beside a peer.
+
+use crate::output::Output;
+use anyhow::{Context, Result};
+use bench::Report;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Verbs of `counterfoil bench`.
+#[derive(clap::Subcommand)]
+pub enum Bench {
+    /// The rules in memory, on one core. Example: counterfoil bench ledger --accounts 1000000
+    Ledger(Ledger),
+    /// The durable log on a real nats-server. Example: counterfoil bench journal --json
+    Journal(Journal),
+    /// Replaying the log, live and from the archive. Example: counterfoil bench replay --events 2000000
+    Replay(Replay),
+}
+
+/// See [`Bench::Ledger`].
+#[derive(clap::Args)]
+pub struct Ledger {
+    /// Accounts, each with one grant.
+    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
+    accounts: u32,
+    /// Transfers, and hold and capture pairs, that are timed.
+    #[arg(long, default_value_t = 2_000_000, value_name = "N")]
+    operations: u32,
+}
+
+/// See [`Bench::Journal`].
+#[derive(clap::Args)]
+pub struct Journal {
+    /// Accounts, each with one grant.
+    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
+    accounts: u32,
+    /// Length of each part.
+    #[arg(long, default_value_t = 5, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: u64,
+    /// Where the servers keep their data while it runs: a folder on the disk that is measured.
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+}
+
+/// See [`Bench::Replay`].
+#[derive(clap::Args)]
+pub struct Replay {
+    /// Events in the log.
+    #[arg(long, default_value_t = 2_000_000, value_name = "N")]
+    events: u64,
+    /// Accounts, each with one grant.
+    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
+    accounts: u32,
+    /// Where the server keeps its data while it runs.
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+}
+
+impl Bench {
+    /// Measures and prints.
+    pub fn run(self, output: Output) -> Result<ExitCode> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let report = match self {
+            Bench::Ledger(Ledger { accounts, operations }) => {
+                bench::ledger::run(bench::ledger::LedgerOptions { accounts, operations })?
+            }
+            Bench::Journal(Journal { accounts, seconds, dir }) => {
+                let part = Duration::from_secs(seconds);
+                let options = bench::journal::JournalOptions { accounts, part, dir: folder(dir)? };
+                runtime.block_on(bench::journal::run(options))?
+            }
+            Bench::Replay(Replay { events, accounts, dir }) => {
+                let options = bench::replay::ReplayOptions { events, accounts, dir: folder(dir)? };
+                runtime.block_on(bench::replay::run(options))?
+            }
+        };
+        print(&report, output)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn folder(given: Option<PathBuf>) -> Result<PathBuf> {
+    let dir = given.unwrap_or_else(std::env::temp_dir);
+    std::fs::create_dir_all(&dir).with_context(|| format!("folder {}", dir.display()))?;
+    Ok(dir)
+}
+
+fn print(report: &Report, output: Output) -> Result<()> {
+    output.result(report.text().trim_end(), &serde_json::to_value(report)?);
+    Ok(())
+}
