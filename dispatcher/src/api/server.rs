@@ -23,6 +23,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
+/// The interface as a file; `specs/openapi.yaml`.
+pub const OPENAPI: &str = include_str!("../../../specs/openapi.yaml");
 /// Connections at once.
 pub const CONNECTIONS_MAX: usize = 20_000;
 /// How long a client has for its headers.
@@ -121,6 +123,7 @@ fn routes(shared: Arc<Shared>) -> Router {
         .route("/healthz", get(models::healthz))
         .route("/readyz", get(models::readyz))
         .route("/metrics", get(metrics::show))
+        .route("/v1/openapi.yaml", get(openapi))
         .route("/v1/chat/completions", post(chat::create))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{model}", get(models::one))
@@ -152,6 +155,11 @@ fn routes(shared: Arc<Shared>) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), standard_headers))
         .with_state(shared)
+}
+
+/// `GET /v1/openapi.yaml`: what this gateway takes and answers.
+async fn openapi() -> Response {
+    ([("content-type", "application/yaml")], OPENAPI).into_response()
 }
 
 async fn method_not_allowed() -> Response {
