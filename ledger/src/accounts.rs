@@ -217,7 +217,8 @@ pub(crate) fn decide_open(plan: &mut Plan, command: &OpenAccount) -> Result<(), 
     Ok(())
 }
 
-/// Closing leaves nothing behind that the owner could still want: no running job, no voucher, no deposit.
+/// Closing leaves nothing behind that the owner could still want: no running job, no voucher, no deposit,
+/// nothing drawn from a credit line.
 pub(crate) fn decide_close(plan: &mut Plan, command: &CloseAccount) -> Result<(), Refusal> {
     let state = plan.state;
     let id = command.account;
@@ -232,6 +233,11 @@ pub(crate) fn decide_close(plan: &mut Plan, command: &CloseAccount) -> Result<()
         if in_use || (!grant.remaining.is_zero() && grant.is_deposit()) {
             left = Amount(left.0.saturating_add(grant.remaining.0));
         }
+    }
+    let first = (id, AssetId(0));
+    let last = (id, AssetId(u32::MAX));
+    for (_, line) in state.credit_lines.range(first..=last) {
+        left = Amount(left.0.saturating_add(line.drawn.0.max(0)));
     }
     if !left.is_zero() {
         return Err(Refusal::AccountNotEmpty { account: id, left });

@@ -1,8 +1,12 @@
 //! The second door: an event changes the state. Counters first, from the event's own legs and by one rule for all
 //! kinds; then the feature's bookkeeping. After an error the state is unusable: the log is wrong, stop.
 
+use crate::idempotency::KEY_AHEAD_US_MAX;
 use crate::state::State;
-use crate::{accounts, batches, deposits, grants, holds, jobs, nodes, rates, vouchers};
+use crate::{
+    accounts, batches, captures, credit_lines, deposits, grants, holds, jobs, moves, nodes, rates,
+    spend_caps, vouchers,
+};
 use protocol::event::account::AccountKind;
 use protocol::event::{Event, EventBody};
 use protocol::id::{Hash32, IdempotencyKey};
@@ -99,7 +103,8 @@ pub fn end_commit(state: &mut State, number: u64, hash: Hash32, time_us: u64) ->
     state.commit_hash = hash;
     state.time_us = time_us;
     if let Some(keep_us) = state.settings().map(|settings| settings.idempotency_us) {
-        state.keys.forget(time_us, keep_us);
+        state.keys.forget(time_us, keep_us.saturating_add(KEY_AHEAD_US_MAX));
+        jobs::retire(state, time_us, keep_us);
     }
     Ok(())
 }
@@ -136,11 +141,11 @@ fn apply_body(state: &mut State, event: &Event) -> Result<(), ApplyError> {
         EventBody::LedgerAccountsOpened(_) => Ok(()),
         EventBody::SpendAuthorised(e) => deposits::apply_authorised(state, e),
         EventBody::AccountClosed(e) => accounts::apply_closed(state, e),
-        EventBody::SpendCapSet(_)
-        | EventBody::CreditLineSet(_)
-        | EventBody::CreditRepaid(_)
-        | EventBody::CreditMoved(_)
-        | EventBody::HoldExtended(_) => Err(ApplyError::Impossible("a rule that this build does not have")),
+        EventBody::SpendCapSet(e) => spend_caps::apply_set(state, e),
+        EventBody::CreditLineSet(e) => credit_lines::apply_set(state, e),
+        EventBody::CreditRepaid(e) => credit_lines::apply_repaid(state, e),
+        EventBody::CreditMoved(e) => moves::apply(state, e),
+        EventBody::HoldExtended(e) => holds::apply_extended(state, e),
         EventBody::DepositConfirmed(e) => deposits::apply_confirmed(state, e),
         EventBody::DepositAttributed(e) => deposits::apply_attributed(state, e),
         EventBody::DepositReversed(e) => deposits::apply_reversed(state, e),
@@ -157,8 +162,8 @@ fn apply_body(state: &mut State, event: &Event) -> Result<(), ApplyError> {
         EventBody::HoldVoided(e) => holds::apply_voided(state, header, e),
         EventBody::HoldExpired(e) => holds::apply_expired(state, header, e),
         EventBody::JobDispatched(e) => jobs::apply_dispatched(state, header, e),
-        EventBody::UsageCaptured(e) => jobs::apply_captured(state, header, e),
-        EventBody::CaptureReversed(e) => jobs::apply_reversed(state, header, e),
+        EventBody::UsageCaptured(e) => captures::apply_captured(state, header, e),
+        EventBody::CaptureReversed(e) => captures::apply_reversed(state, header, e),
         EventBody::OperatorRegistered(e) => nodes::apply_operator_registered(state, e),
         EventBody::NodeRegistered(e) => nodes::apply_node_registered(state, e),
         EventBody::NodeRetired(e) => nodes::apply_node_retired(state, e),

@@ -6,6 +6,7 @@ use crate::apply::ApplyError;
 use crate::command::{CloseBatch, ConfirmBatch, FailBatch, RecordClaim};
 use crate::decide::{Legs, Plan};
 use crate::deposits::{Wallet, vault_of};
+use crate::jobs;
 use crate::refusal::Refusal;
 use crate::splits::proportion;
 use crate::state::State;
@@ -126,6 +127,9 @@ pub(crate) struct Line {
     pub(crate) receipt: Hash32,
     #[n(6)]
     pub(crate) leaf: u64,
+    /// The queue entry's place among its capture's slices.
+    #[n(7)]
+    pub(crate) slice: u32,
 }
 
 /// What a close comes to; decided from the state alone, so that `apply` finds the same lines.
@@ -178,6 +182,7 @@ fn cover(wallet: EvmAddress, row: &Wallet, budget: i128, lines: &mut Vec<Line>) 
             share: Amount(after - before),
             receipt: entry.receipt,
             leaf: entry.leaf,
+            slice: entry.slice,
         });
         open -= take;
     }
@@ -463,7 +468,10 @@ fn move_lines(state: &mut State, vault: VaultRef, lines: &[Line], cover: Cover) 
     };
     for line in lines {
         let row = state.wallet_mut(vault, line.wallet)?;
-        let entry = row.queue.iter_mut().find(|entry| entry.job == line.job);
+        // The queue is in the order of leaves, and of slices within one.
+        let key = (line.leaf, line.slice);
+        let at = row.queue.binary_search_by(|entry| (entry.leaf, entry.slice).cmp(&key)).ok();
+        let entry = at.and_then(|at| row.queue.get_mut(at));
         let entry = entry.ok_or(ApplyError::Impossible("a batch covers a capture that does not wait"))?;
         entry.covered.0 += sign * line.cost.0;
         let operator = state.operators.get(&line.operator);
@@ -498,8 +506,10 @@ pub(crate) fn apply_confirmed(state: &mut State, event: &BatchConfirmed) -> Resu
     for charge in charges {
         let row = state.wallet_mut(vault, charge.wallet)?;
         row.charged_units = charge.cumulative_units;
-        while row.queue.front().is_some_and(|entry| entry.covered == entry.cost) {
-            row.queue.pop_front();
+        let settled = row.queue.iter().take_while(|entry| entry.covered == entry.cost).count();
+        let settled: Vec<JobId> = row.queue.drain(..settled).map(|entry| entry.job).collect();
+        for job in settled {
+            jobs::unqueue(state, job)?;
         }
     }
     for payout in payouts {

@@ -5,7 +5,10 @@ use crate::accounts::{self, BookKey, COUNTER_MAX, LEG_MAX};
 use crate::command::{Command, CommandBody};
 use crate::refusal::Refusal;
 use crate::state::State;
-use crate::{batches, deposits, grants, holds, idempotency, jobs, nodes, rates, timers, vouchers};
+use crate::{
+    batches, captures, credit_lines, deposits, grants, holds, idempotency, jobs, moves, nodes, rates,
+    spend_caps, timers, vouchers,
+};
 use protocol::amount::Amount;
 use protocol::codec;
 use protocol::event::account::{LedgerAccountsOpened, OpenedLedgerAccount};
@@ -72,6 +75,7 @@ pub fn decide_into(
     if let Some(not_after_us) = command.not_after_us.filter(|not_after_us| now_us > *not_after_us) {
         return Err(Refusal::TooLate { not_after_us, now_us });
     }
+    idempotency::check_time(state, command, now_us)?;
     let mut plan = Plan { state, now_us, opened: Vec::new(), drafts: Vec::new() };
     plan_body(&mut plan, &command.body)?;
     let before = events.len();
@@ -93,13 +97,11 @@ fn plan_body(plan: &mut Plan, body: &CommandBody) -> Result<(), Refusal> {
         CommandBody::RegisterVault(c) => deposits::decide_register_vault(plan, c),
         CommandBody::OpenAccount(c) => accounts::decide_open(plan, c),
         CommandBody::CloseAccount(c) => accounts::decide_close(plan, c),
-        CommandBody::SetSpendCap(_)
-        | CommandBody::SetCreditLine(_)
-        | CommandBody::RepayCredit(_)
-        | CommandBody::MoveCredit(_)
-        | CommandBody::ExtendHold(_) => {
-            Err(Refusal::Overflow { what: "a rule that this build does not have" })
-        }
+        CommandBody::SetSpendCap(c) => spend_caps::decide_set(plan, c),
+        CommandBody::SetCreditLine(c) => credit_lines::decide_set(plan, c),
+        CommandBody::RepayCredit(c) => credit_lines::decide_repay(plan, c),
+        CommandBody::MoveCredit(c) => moves::decide(plan, c),
+        CommandBody::ExtendHold(c) => holds::decide_extend(plan, c),
         CommandBody::AuthoriseSpending(c) => deposits::decide_authorise(plan, c),
         CommandBody::ConfirmDeposit(c) => deposits::decide_confirm(plan, c),
         CommandBody::ReverseDeposit(c) => deposits::decide_reverse(plan, c),
@@ -113,9 +115,9 @@ fn plan_body(plan: &mut Plan, body: &CommandBody) -> Result<(), Refusal> {
         CommandBody::IssueGrant(c) => grants::decide_issue(plan, c),
         CommandBody::Admit(c) => holds::decide_admit(plan, c),
         CommandBody::Redispatch(c) => jobs::decide_redispatch(plan, c),
-        CommandBody::Capture(c) => jobs::decide_capture(plan, c),
+        CommandBody::Capture(c) => captures::decide_capture(plan, c),
         CommandBody::Void(c) => holds::decide_void(plan, c),
-        CommandBody::ReverseCapture(c) => jobs::decide_reverse(plan, c),
+        CommandBody::ReverseCapture(c) => captures::decide_reverse(plan, c),
         CommandBody::ExpireDue(c) => timers::decide_expire_due(plan, c),
         CommandBody::RegisterOperator(c) => nodes::decide_register_operator(plan, c),
         CommandBody::RegisterNode(c) => nodes::decide_register_node(plan, c),

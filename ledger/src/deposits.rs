@@ -89,6 +89,9 @@ pub(crate) struct QueuedCapture {
     pub(crate) leaf: u64,
     #[n(7)]
     pub(crate) time_us: u64,
+    /// Its place among the capture's slices; with the leaf it names the entry.
+    #[n(8)]
+    pub(crate) slice: u32,
 }
 
 /// One mirrored deposit.

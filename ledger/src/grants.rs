@@ -5,11 +5,11 @@ use crate::accounts::{BookKey, LEG_MAX, open_account};
 use crate::apply::ApplyError;
 use crate::command::IssueGrant;
 use crate::decide::{Legs, Plan};
-use crate::deposits;
 use crate::preset::NAME_BYTES_MAX;
 use crate::refusal::Refusal;
 use crate::state::State;
 use crate::timers::Due;
+use crate::{credit_lines, deposits};
 use minicbor::{Decode, Encode};
 use protocol::amount::Amount;
 use protocol::asset::AssetId;
@@ -118,6 +118,7 @@ pub(crate) fn spendable(state: &State, grant: &Grant, now_us: u64) -> i128 {
             let limit = deposits::collectable(state, vault, wallet, now_us).saturating_sub(grant.held.0);
             free.min(limit).max(0)
         }
+        (GrantSource::CreditLine, _) => credit_lines::spendable(state, grant),
         _ => free,
     }
 }
@@ -160,6 +161,9 @@ pub(crate) fn decide_issue(plan: &mut Plan, command: &IssueGrant) -> Result<(), 
     let invalid = |detail| Err(Refusal::GrantInvalid { detail });
     if command.source == GrantSource::Deposited || matches!(command.backing, Backing::Vault(..)) {
         return invalid("deposits make their own buckets: confirm a deposit instead");
+    }
+    if command.source == GrantSource::CreditLine {
+        return invalid("a credit line makes its own bucket: set its limit instead");
     }
     if command.amount.0 <= 0 || command.amount.0 > LEG_MAX {
         return invalid("the amount must be above zero and at most 2^110 base units");

@@ -3,20 +3,21 @@
 
 use crate::accounts::{BookKey, spending_account};
 use crate::apply::ApplyError;
-use crate::command::{Admit, Void};
+use crate::command::{Admit, ExtendHold, Void};
 use crate::decide::{Legs, Plan};
-use crate::grants::{self, Need};
+use crate::grants::{self, Need, SLICES_MAX};
 use crate::jobs::{self, Job, JobState};
 use crate::refusal::Refusal;
 use crate::state::State;
 use crate::timers::Due;
-use crate::{nodes, rates};
+use crate::{nodes, rates, spend_caps};
 use protocol::amount::Amount;
+use protocol::asset::AssetId;
 use protocol::event::Header;
 use protocol::event::account::AccountKind;
-use protocol::event::hold::{HoldExpired, HoldPlaced, HoldVoided, Slice};
+use protocol::event::hold::{HoldExpired, HoldExtended, HoldPlaced, HoldVoided, Slice};
 use protocol::event::job::JobDispatched;
-use protocol::id::HoldId;
+use protocol::id::{AccountId, HoldId, JobId};
 use protocol::rate::price_ceil;
 
 pub(crate) fn decide_admit(plan: &mut Plan, command: &Admit) -> Result<(), Refusal> {
@@ -28,17 +29,21 @@ pub(crate) fn decide_admit(plan: &mut Plan, command: &Admit) -> Result<(), Refus
     let card = rates::in_force(state, plan.now_us).ok_or(Refusal::NoRateCard {})?;
     let unknown = || Refusal::ModelUnknown { model: command.model.clone(), version: card.card.version };
     let rate = card.card.model(&command.model).ok_or_else(unknown)?;
-    let units = check_bounds(plan, command, rate.context_tokens)?;
+    let bounds = Bounds {
+        input_units: command.input_units,
+        output_units_max: command.output_units_max,
+        deadline_us: command.deadline_us,
+    };
+    let units = check_bounds(plan, &bounds, rate.context_tokens)?;
     let node = nodes::serving(state, command.node, &command.model)?;
     let needed = price_ceil(rate.price, rate.per_units, units).ok_or(Refusal::Overflow { what: "price" })?;
     let need = Need { account: command.account, asset: rate.asset, model: &command.model, amount: needed.0 };
+    if let Some(spender) = command.spender {
+        spend_caps::check(state, &(command.account, spender, rate.asset), needed)?;
+    }
     let short = |available| Refusal::InsufficientCredit { needed, available, asset: rate.asset };
     let slices = grants::choose(state, &need, plan.now_us).map_err(short)?;
-    let mut legs = Legs::default();
-    for slice in &slices {
-        plan.reserve(&mut legs, state.grants[slice.grant.0 as usize].book_key(), slice.amount.0)?;
-    }
-    plan.reserve(&mut legs, BookKey::system(AccountKind::HoldsPending, rate.asset), -needed.0)?;
+    let legs = hold_legs(plan, &slices, rate.asset)?;
     let placed = HoldPlaced {
         hold: command.hold,
         job: command.job,
@@ -66,8 +71,71 @@ pub(crate) fn decide_admit(plan: &mut Plan, command: &Admit) -> Result<(), Refus
     Ok(())
 }
 
+/// Legs that reserve: pending Dr each slice's ledger account / Cr `HoldsPending` by their sum.
+fn hold_legs(plan: &mut Plan, slices: &[Slice], asset: AssetId) -> Result<Legs, Refusal> {
+    let mut legs = Legs::default();
+    let mut sum = 0;
+    for slice in slices {
+        plan.reserve(&mut legs, plan.state.grants[slice.grant.0 as usize].book_key(), slice.amount.0)?;
+        sum += slice.amount.0;
+    }
+    plan.reserve(&mut legs, BookKey::system(AccountKind::HoldsPending, asset), -sum)?;
+    Ok(legs)
+}
+
+/// Reserves more for a running job, or gives it more time. What is added is the price of input and the new bound, by
+/// the pinned card, less what was held so far; it is taken from what is spendable now, in consumption order, and its
+/// slices follow the hold's own. Pending legs as at admission.
+pub(crate) fn decide_extend(plan: &mut Plan, command: &ExtendHold) -> Result<(), Refusal> {
+    let state = plan.state;
+    let ExtendHold { job: id, output_units_max, deadline_us } = *command;
+    let job = jobs::running(state, id)?;
+    let invalid = |detail| Err(Refusal::ExtensionInvalid { job: id, detail });
+    if output_units_max < job.output_units_max || deadline_us < job.deadline_us {
+        return invalid("neither its bound nor its deadline may fall");
+    }
+    if output_units_max == job.output_units_max && deadline_us == job.deadline_us {
+        return invalid("neither its bound nor its deadline is new");
+    }
+    if plan.now_us >= job.deadline_us {
+        return Err(Refusal::DeadlinePassed { deadline_us: job.deadline_us, now_us: plan.now_us });
+    }
+    let rate =
+        jobs::pinned_rate(state, job).expect("a hold is pinned to a published card that has its model");
+    let bounds = Bounds { input_units: job.input_units, output_units_max, deadline_us };
+    let units = check_bounds(plan, &bounds, rate.context_tokens)?;
+    let needed = price_ceil(rate.price, rate.per_units, units).ok_or(Refusal::Overflow { what: "price" })?;
+    let added = Amount(needed.0 - job.amount.0);
+    assert!(added.0 >= 0, "more units at the same price cost no less");
+    let mut slices = Vec::new();
+    if !added.is_zero() {
+        spending_account(state, job.account)?;
+        if let Some(key) = job.cap_key() {
+            spend_caps::check(state, &key, added)?;
+        }
+        let need = Need { account: job.account, asset: job.asset, model: &job.model, amount: added.0 };
+        let short = |available| Refusal::InsufficientCredit { needed: added, available, asset: job.asset };
+        slices = grants::choose(state, &need, plan.now_us).map_err(short)?;
+        if job.slices.len() + slices.len() > SLICES_MAX {
+            return invalid("it would draw on more than 256 slices");
+        }
+    }
+    let legs = hold_legs(plan, &slices, job.asset)?;
+    plan.emit_with(
+        HoldExtended { hold: job.hold, amount: added, slices, output_units_max, deadline_us },
+        legs,
+    );
+    Ok(())
+}
+
+struct Bounds {
+    input_units: u64,
+    output_units_max: u64,
+    deadline_us: u64,
+}
+
 /// Bounds of the job itself; gives the worst-case number of units.
-fn check_bounds(plan: &Plan, command: &Admit, context_tokens: u32) -> Result<u64, Refusal> {
+fn check_bounds(plan: &Plan, command: &Bounds, context_tokens: u32) -> Result<u64, Refusal> {
     if command.output_units_max == 0 {
         return Err(Refusal::OutputBoundZero {});
     }
@@ -90,7 +158,7 @@ fn check_bounds(plan: &Plan, command: &Admit, context_tokens: u32) -> Result<u64
 
 pub(crate) fn decide_void(plan: &mut Plan, command: &Void) -> Result<(), Refusal> {
     let job = jobs::running(plan.state, command.job)?;
-    let legs = release_legs(plan, job, &[])?;
+    let legs = release_legs(plan, job, 0)?;
     plan.emit_with(HoldVoided { hold: job.hold, reason: command.reason }, legs);
     Ok(())
 }
@@ -100,27 +168,30 @@ pub(crate) fn plan_expiry(plan: &mut Plan, hold: HoldId) -> Result<(), Refusal> 
     let state = plan.state;
     let job = state.holds.get(&hold).and_then(|job| state.jobs.get(job));
     let job = job.expect("a hold's timer lives as long as its hold is open");
-    let legs = release_legs(plan, job, &[])?;
+    let legs = release_legs(plan, job, 0)?;
     plan.emit_with(HoldExpired { hold }, legs);
     Ok(())
 }
 
-/// Legs that end a hold: its whole reservation is released; what was not consumed and flows back into an expired
-/// grant is breakage. `consumed` follows the hold's slices, the last one possibly in part.
-pub(crate) fn release_legs(plan: &mut Plan, job: &Job, consumed: &[Slice]) -> Result<Legs, Refusal> {
+/// Legs that end a hold: what is still reserved of it is released; what was not consumed and flows back into an
+/// expired grant is breakage. `consumed` of what is still reserved is charged, in the order of the slices.
+pub(crate) fn release_legs(plan: &mut Plan, job: &Job, consumed: i128) -> Result<Legs, Refusal> {
     let mut legs = Legs::default();
-    for slice in &job.slices {
+    let mut released = 0;
+    for slice in job.open_slices() {
         let key = plan.state.grants[slice.grant.0 as usize].book_key();
         plan.reserve(&mut legs, key, -slice.amount.0)?;
+        released += slice.amount.0;
     }
-    plan.reserve(&mut legs, BookKey::system(AccountKind::HoldsPending, job.asset), job.amount.0)?;
-    let mut breakage = 0;
-    for (k, slice) in job.slices.iter().enumerate() {
+    plan.reserve(&mut legs, BookKey::system(AccountKind::HoldsPending, job.asset), released)?;
+    let (mut breakage, mut consumed) = (0, consumed);
+    for slice in job.open_slices() {
         let grant = &plan.state.grants[slice.grant.0 as usize];
-        let rest = slice.amount.0 - consumed.get(k).map_or(0, |c| c.amount.0);
+        let taken = slice.amount.0.min(consumed);
+        consumed -= taken;
         if grant.expired(plan.now_us) {
-            plan.post(&mut legs, grant.book_key(), rest)?;
-            breakage += rest;
+            plan.post(&mut legs, grant.book_key(), slice.amount.0 - taken)?;
+            breakage += slice.amount.0 - taken;
         }
     }
     plan.post(&mut legs, BookKey::system(AccountKind::Breakage, job.asset), -breakage)?;
@@ -135,13 +206,10 @@ pub(crate) fn apply_placed(state: &mut State, header: &Header, event: &HoldPlace
     if state.holds.insert(event.hold, event.job).is_some() {
         return Err(ApplyError::Impossible("a hold is placed twice"));
     }
-    for slice in &event.slices {
-        let grant = state.grant_mut(slice.grant)?;
-        if slice.amount.0 <= 0 || slice.amount.0 > grant.free() || grant.account != event.account {
-            return Err(ApplyError::Impossible("a slice takes more than its grant has"));
-        }
-        grant.held.0 += slice.amount.0;
-    }
+    take_slices(state, event.account, &event.slices)?;
+    let cap_key = event.spender.map(|spender| (event.account, spender, event.asset));
+    let cap_key = cap_key.filter(|key| state.spend_caps.contains_key(key));
+    spend_caps::note(state, cap_key, event.amount.0, 0)?;
     let grace_us = state.settings().map_or(0, |settings| settings.hold_grace_us);
     let due_us = event.deadline_us.saturating_add(grace_us);
     state.timers.insert((due_us, Due::Hold(event.hold)));
@@ -164,13 +232,53 @@ pub(crate) fn apply_placed(state: &mut State, header: &Header, event: &HoldPlace
             placed_leaf: header.leaf,
             attempts: Vec::new(),
             state: JobState::Running,
+            spender: cap_key.map(|(_, spender, _)| spender),
+            parts: Vec::new(),
+            reversed: false,
+            queued: 0,
+            overdue: false,
+            ended_leaf: 0,
         },
     );
     Ok(())
 }
 
+fn take_slices(state: &mut State, account: AccountId, slices: &[Slice]) -> Result<(), ApplyError> {
+    for slice in slices {
+        let grant = state.grant_mut(slice.grant)?;
+        if slice.amount.0 <= 0 || slice.amount.0 > grant.free() || grant.account != account {
+            return Err(ApplyError::Impossible("a slice takes more than its grant has"));
+        }
+        grant.held.0 += slice.amount.0;
+    }
+    Ok(())
+}
+
+pub(crate) fn apply_extended(state: &mut State, event: &HoldExtended) -> Result<(), ApplyError> {
+    let grace_us = state.settings().map_or(0, |settings| settings.hold_grace_us);
+    let id = *state.holds.get(&event.hold).ok_or_else(|| ApplyError::unknown("hold", event.hold))?;
+    let total = event.slices.iter().try_fold(0i128, |sum, slice| sum.checked_add(slice.amount.0));
+    let job = state.jobs.get_mut(&id).ok_or_else(|| ApplyError::unknown("job", id))?;
+    let grows = event.output_units_max >= job.output_units_max && event.deadline_us >= job.deadline_us;
+    if job.state != JobState::Running || total != Some(event.amount.0) || !grows {
+        return Err(ApplyError::Impossible("only an open hold grows, by the sum of its new slices"));
+    }
+    let amount = job.amount.checked_add(event.amount);
+    job.amount = amount.ok_or(ApplyError::Impossible("a hold beyond 128 bits"))?;
+    job.slices.extend_from_slice(&event.slices);
+    job.output_units_max = event.output_units_max;
+    job.deadline_us = event.deadline_us;
+    let before = job.due_us;
+    job.due_us = event.deadline_us.saturating_add(grace_us);
+    let (account, due_us, cap_key) = (job.account, job.due_us, job.cap_key());
+    state.timers.remove(&(before, Due::Hold(event.hold)));
+    state.timers.insert((due_us, Due::Hold(event.hold)));
+    take_slices(state, account, &event.slices)?;
+    spend_caps::note(state, cap_key, event.amount.0, 0)
+}
+
 pub(crate) fn apply_voided(state: &mut State, header: &Header, event: &HoldVoided) -> Result<(), ApplyError> {
-    close(state, header, event.hold, JobState::Voided(event.reason), &[])
+    close(state, header, event.hold, JobState::Voided(event.reason))
 }
 
 pub(crate) fn apply_expired(
@@ -178,37 +286,46 @@ pub(crate) fn apply_expired(
     header: &Header,
     event: &HoldExpired,
 ) -> Result<(), ApplyError> {
-    close(state, header, event.hold, JobState::Expired, &[])
+    close(state, header, event.hold, JobState::Expired)
 }
 
-/// Ends a hold's reservation and its job's running state; the same arithmetic as [`release_legs`].
-pub(crate) fn close(
+/// Ends a hold's reservation and its job's running state, without a charge; the same arithmetic as [`release_legs`].
+fn close(state: &mut State, header: &Header, hold: HoldId, end: JobState) -> Result<(), ApplyError> {
+    let id = *state.holds.get(&hold).ok_or_else(|| ApplyError::unknown("hold", hold))?;
+    release(state, header, id, 0)?;
+    jobs::finish(state, header, id, end)
+}
+
+/// Releases all that is still held of a job, of which `consumed` is charged.
+pub(crate) fn release(
     state: &mut State,
     header: &Header,
-    hold: HoldId,
-    end: JobState,
-    consumed: &[Slice],
+    id: JobId,
+    consumed: i128,
 ) -> Result<(), ApplyError> {
-    let id = *state.holds.get(&hold).ok_or_else(|| ApplyError::unknown("hold", hold))?;
-    let job = state.jobs.get_mut(&id).ok_or_else(|| ApplyError::unknown("job", id))?;
-    if job.state != JobState::Running || consumed.len() > job.slices.len() {
-        return Err(ApplyError::Impossible("a hold closes once, and by its own slices"));
+    let job = state.jobs.get(&id).ok_or_else(|| ApplyError::unknown("job", id))?;
+    if job.state != JobState::Running {
+        return Err(ApplyError::Impossible("a hold closes once"));
     }
-    job.state = end;
-    let slices = job.slices.clone();
-    state.timers.remove(&(job.due_us, Due::Hold(hold)));
-    state.open_jobs.remove(&id);
-    for (k, slice) in slices.iter().enumerate() {
-        let taken = consumed.get(k).copied().unwrap_or(Slice { grant: slice.grant, amount: Amount::ZERO });
+    let (hold, due_us, cap_key) = (job.hold, job.due_us, job.cap_key());
+    let open: Vec<Slice> = job.open_slices().collect();
+    state.timers.remove(&(due_us, Due::Hold(hold)));
+    let (mut consumed, mut released) = (consumed, 0);
+    for slice in open {
+        let taken = slice.amount.0.min(consumed);
+        consumed -= taken;
+        released += slice.amount.0;
         let grant = state.grant_mut(slice.grant)?;
-        let in_order = taken.grant == slice.grant && (0..=slice.amount.0).contains(&taken.amount.0);
-        if !in_order || grant.held.0 < slice.amount.0 {
-            return Err(ApplyError::Impossible("a capture consumes its hold's slices in their order"));
+        if grant.held.0 < slice.amount.0 {
+            return Err(ApplyError::Impossible("more is released than is held"));
         }
         grant.held.0 -= slice.amount.0;
-        let lost = if grant.expired(header.time_us) { slice.amount.0 } else { taken.amount.0 };
+        let lost = if grant.expired(header.time_us) { slice.amount.0 } else { taken };
         grant.remaining.0 -= lost;
         grants::index(state, slice.grant)?;
     }
-    Ok(())
+    if consumed != 0 {
+        return Err(ApplyError::Impossible("a hold pays more than it has"));
+    }
+    spend_caps::note(state, cap_key, -released, 0)
 }

@@ -1,12 +1,35 @@
-//! Same key, same command: the first outcome again. Same key, other command: refused. Rebuilt from event headers alone.
+//! Same key, same command: the first outcome again. Same key, other command: refused. An unknown key that is older than
+//! what is remembered: refused, never taken as new. Rebuilt from event headers alone.
 
 use crate::apply::ApplyError;
-use crate::command::CommandBody;
+use crate::command::{Command, CommandBody};
+use crate::refusal::Refusal;
+use crate::state::State;
 use minicbor::{Decode, Encode};
 use protocol::codec;
 use protocol::event::Header;
 use protocol::id::IdempotencyKey;
 use std::collections::BTreeMap;
+
+/// How far a key's own time may be ahead of the log's; keys are remembered by this much longer than their retention, so
+/// that a forgotten key is always too old.
+pub const KEY_AHEAD_US_MAX: u64 = 60 * 1_000_000;
+/// Most keys that one commit forgets: twice what it can add, so that a backlog shrinks without a pause.
+const FORGOTTEN_PER_COMMIT_MAX: usize = 8_192;
+
+/// An unknown key's own time, where it has one, must be within what is remembered.
+pub(crate) fn check_time(state: &State, command: &Command, now_us: u64) -> Result<(), Refusal> {
+    let Some(key_time_us) = command.key_time_us else { return Ok(()) };
+    let keep_us = state.settings().map_or(u64::MAX, |settings| settings.idempotency_us);
+    if key_time_us.saturating_add(keep_us) < now_us {
+        let oldest_us = now_us - keep_us;
+        return Err(Refusal::TooOld { key: command.key, key_time_us, oldest_us });
+    }
+    if key_time_us > now_us.saturating_add(KEY_AHEAD_US_MAX) {
+        return Err(Refusal::KeyTimeAhead { key_time_us, now_us });
+    }
+    Ok(())
+}
 
 /// What a key led to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
@@ -70,7 +93,8 @@ impl Keys {
 
     /// Forgets keys older than `keep_us` at log time `now_us`.
     pub(crate) fn forget(&mut self, now_us: u64, keep_us: u64) {
-        while let Some(first) = self.by_leaf.first_entry() {
+        for _ in 0..FORGOTTEN_PER_COMMIT_MAX {
+            let Some(first) = self.by_leaf.first_entry() else { break };
             let Some(entry) = self.entries.get(first.get()) else { break };
             if entry.time_us.saturating_add(keep_us) >= now_us {
                 break;

@@ -3,8 +3,8 @@
 
 use crate::accounts::BookKey;
 use crate::apply::has_floor;
-use crate::grants::customer_kind;
-use crate::jobs::JobState;
+use crate::grants::{self, customer_kind};
+use crate::jobs::{Job, JobState};
 use crate::splits::proportion;
 use crate::state::State;
 use crate::timers::Due;
@@ -12,7 +12,7 @@ use crate::vouchers::VoucherState;
 use protocol::asset::AssetId;
 use protocol::event::GrantId;
 use protocol::event::account::AccountKind;
-use protocol::id::AccountId;
+use protocol::id::{AccountId, JobId};
 use std::collections::BTreeMap;
 
 /// Checks everything; the text names the first thing that does not hold.
@@ -22,7 +22,60 @@ pub fn check(state: &State) -> Result<(), String> {
     reservations_have_owners(state)?;
     open_holds_have_timers(state)?;
     operators_earnings(state)?;
-    vaults_cover_deposits(state)
+    vaults_cover_deposits(state)?;
+    spending_is_counted(state)?;
+    credit_lines_are_mirrored(state)?;
+    jobs_stay_while_needed(state)
+}
+
+/// Open holds that count are the caps' held figures, and charges of jobs still here are within what was counted.
+fn spending_is_counted(state: &State) -> Result<(), String> {
+    for (key, row) in &state.spend_caps {
+        let jobs = || state.jobs.values().filter(|job| job.cap_key() == Some(*key));
+        let running = jobs().filter(|job| job.state == JobState::Running);
+        let held: i128 = running.map(|job| job.amount.0 - job.consumed()).sum();
+        same(&format!("held under the cap of {}", key.1), row.held.0, held)?;
+        let charged: i128 = jobs().filter(|job| !job.reversed).map(Job::charged).sum();
+        if row.charged.0 < charged {
+            return Err(format!("key {} is charged {charged} and {} are counted", key.1, row.charged.0));
+        }
+    }
+    Ok(())
+}
+
+/// The memorandum accounts mirror the unused parts, and nobody can draw beyond a limit.
+fn credit_lines_are_mirrored(state: &State) -> Result<(), String> {
+    let mut unused: BTreeMap<AssetId, i128> = BTreeMap::new();
+    for ((account, asset), line) in &state.credit_lines {
+        let grant = &state.grants[line.grant.0 as usize];
+        same("owner of a credit line", (grant.account, grant.asset), (*account, *asset))?;
+        *unused.entry(*asset).or_default() += grant.remaining.0;
+        let spendable = grants::spendable(state, grant, state.time_us);
+        if spendable > 0 && line.drawn.0 + grant.held.0 + spendable > line.limit.0 {
+            return Err(format!("a line of {} lets draw {spendable} more: {line:?}", line.limit.0));
+        }
+    }
+    for (asset, unused) in unused {
+        let mirror = state.books.credit_balance(BookKey::system(AccountKind::CreditLines, asset));
+        same("unused credit lines", -mirror, unused)?;
+    }
+    Ok(())
+}
+
+/// Queues know their jobs, and an ended job waits either for its retention or for its batches.
+fn jobs_stay_while_needed(state: &State) -> Result<(), String> {
+    let mut queued: BTreeMap<JobId, u32> = BTreeMap::new();
+    for entry in state.wallets.values().flat_map(|wallet| &wallet.queue) {
+        *queued.entry(entry.job).or_default() += 1;
+    }
+    let waiting = state.jobs.iter().filter(|(_, job)| job.queued > 0);
+    same("queued charges", waiting.map(|(id, job)| (*id, job.queued)).collect(), queued)?;
+    let ended = state.jobs.iter().filter(|(_, job)| job.state != JobState::Running);
+    let mut ended: Vec<(u64, JobId)> = ended.map(|(id, job)| (job.ended_leaf, *id)).collect();
+    ended.sort_unstable();
+    let late = state.late.iter().map(|(leaf, job)| (*leaf, *job));
+    let known = late.chain(state.finished.iter().map(|row| (row.leaf, row.job)));
+    same("ended jobs", known.collect(), ended)
 }
 
 fn same<T: PartialEq + std::fmt::Debug>(what: &str, left: T, right: T) -> Result<(), String> {
@@ -60,7 +113,9 @@ fn grants_are_the_customers_accounts(state: &State) -> Result<(), String> {
     }
     let customer = |kind| {
         use protocol::event::grant::GrantSource::*;
-        [Deposited, Package, Earned, Allotment, Promo].iter().any(|source| customer_kind(*source) == kind)
+        [Deposited, Package, Earned, Allotment, Promo, CreditLine]
+            .iter()
+            .any(|source| customer_kind(*source) == kind)
     };
     for row in &state.books.rows {
         let of = |map: &BTreeMap<BookKey, i128>| map.get(&row.key).copied().unwrap_or(0);
@@ -75,7 +130,7 @@ fn grants_are_the_customers_accounts(state: &State) -> Result<(), String> {
 fn reservations_have_owners(state: &State) -> Result<(), String> {
     let mut held: BTreeMap<GrantId, i128> = BTreeMap::new();
     for job in state.jobs.values().filter(|job| job.state == JobState::Running) {
-        for slice in &job.slices {
+        for slice in job.open_slices() {
             *held.entry(slice.grant).or_default() += slice.amount.0;
         }
     }
@@ -177,7 +232,9 @@ fn vaults_cover_deposits(state: &State) -> Result<(), String> {
         // What a reorganisation took from a wallet that no account ever linked is owed by nobody we know.
         let lost = -system(AccountKind::Receivable);
         let debts: i128 = state.accounts.values().map(|account| account.debt(asset.id)).sum();
-        same("receivables", -of_kind(AccountKind::Receivable), debts + lost)?;
+        let lines = state.credit_lines.iter().filter(|((_, of), _)| *of == asset.id);
+        let drawn: i128 = lines.map(|(_, line)| line.drawn.0).sum();
+        same("receivables", -of_kind(AccountKind::Receivable), debts + lost + drawn)?;
         let owed = of_kind(AccountKind::CustomerDeposited) + waiting + uncharged;
         if in_vaults + debts + lost < owed {
             return Err(format!(

@@ -3,7 +3,7 @@
 use crate::accounts::BookKey;
 use crate::batches;
 use crate::grants;
-use crate::jobs::JobState;
+use crate::jobs::{JobState, Part};
 use crate::rates;
 use crate::state::State;
 use crate::vouchers;
@@ -108,11 +108,11 @@ pub struct JobView {
     pub asset: AssetId,
     /// Worst-case cost, base units.
     pub amount: Amount,
-    /// What was charged.
+    /// What was charged; also of a running job that is charged in parts.
     pub charge: Option<ChargeView>,
 }
 
-/// What a capture charged.
+/// What a job was charged so far: the sums of its parts, and the last part's attempt, receipt and leaf.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ChargeView {
     /// The attempt that delivered.
@@ -133,6 +133,8 @@ pub struct ChargeView {
     pub leaf: u64,
     /// Whether it was undone.
     pub reversed: bool,
+    /// Of how many parts it is; more than one only for a job that was charged on the way.
+    pub parts: u32,
 }
 
 /// One operator.
@@ -383,28 +385,32 @@ pub fn rate_card_by_version(state: &State, version: u32) -> Option<&PublishedCar
     rates::by_version(state, version)
 }
 
-/// One job.
+/// One job, while something can still refer to it: running, or ended within the retention of idempotency keys, or with
+/// charges that wait for a batch. `None` for one that never was and for one that is finished and settled: that one is in
+/// the books.
 pub fn job(state: &State, id: JobId) -> Option<JobView> {
     let job = state.jobs.get(&id)?;
-    let (status, charge) = match &job.state {
-        JobState::Running => (JobStatus::Running, None),
-        JobState::Voided(_) => (JobStatus::Voided, None),
-        JobState::Expired => (JobStatus::Expired, None),
-        JobState::Captured(c) => {
-            let charge = ChargeView {
-                attempt: c.attempt,
-                input_units: c.input_units,
-                output_units: c.output_units,
-                cost: c.cost,
-                operator_share: c.operator_share,
-                platform_share: c.platform_share,
-                receipt: c.receipt,
-                leaf: c.leaf,
-                reversed: c.reversed,
-            };
-            (JobStatus::Captured, Some(charge))
-        }
+    let status = match &job.state {
+        JobState::Running => JobStatus::Running,
+        JobState::Voided(_) => JobStatus::Voided,
+        JobState::Expired => JobStatus::Expired,
+        JobState::Captured => JobStatus::Captured,
     };
+    let charge = job.parts.last().map(|last| {
+        let sum = |of: fn(&Part) -> i128| Amount(job.parts.iter().map(of).sum());
+        ChargeView {
+            attempt: last.attempt,
+            input_units: job.parts.iter().map(|part| part.input_units).sum(),
+            output_units: job.parts.iter().map(|part| part.output_units).sum(),
+            cost: sum(|part| part.cost.0),
+            operator_share: sum(|part| part.operator_share.0),
+            platform_share: sum(|part| part.platform_share.0),
+            receipt: last.receipt,
+            leaf: last.leaf,
+            reversed: job.reversed,
+            parts: job.parts.len() as u32,
+        }
+    });
     Some(JobView {
         job: id,
         hold: job.hold,
@@ -423,16 +429,15 @@ pub fn job(state: &State, id: JobId) -> Option<JobView> {
     })
 }
 
-/// Charges after a leaf in the log's order, at most `count`. Looks at every job: for auditors' paging, not for hot paths.
+/// Ended jobs with charges, by the leaf of their end, after a leaf, at most `count`. Only jobs that [`job`] still knows:
+/// older charges are in the books.
 pub fn captures_after(state: &State, leaf: Option<u64>, count: usize) -> Vec<(u64, JobId)> {
-    let captured = state.jobs.iter().filter_map(|(id, job)| match &job.state {
-        JobState::Captured(c) if leaf.is_none_or(|after| c.leaf > after) => Some((c.leaf, *id)),
-        _ => None,
-    });
-    let mut captures: Vec<(u64, JobId)> = captured.collect();
-    captures.sort_unstable();
-    captures.truncate(count);
-    captures
+    let first = leaf.map_or(0, |leaf| leaf.saturating_add(1));
+    let late = state.late.range(first..).map(|(leaf, job)| (*leaf, *job));
+    let start = state.finished.partition_point(|row| row.leaf < first);
+    let ended = late.chain(state.finished.range(start..).map(|row| (row.leaf, row.job)));
+    let charged = ended.filter(|(_, id)| state.jobs.get(id).is_some_and(|job| !job.parts.is_empty()));
+    charged.take(count).collect()
 }
 
 /// Jobs whose hold is open.
@@ -615,9 +620,12 @@ pub fn batch_requests(state: &State, id: BatchId) -> Vec<RequestLine> {
     let mut lines: Vec<&batches::Line> = lines.iter().collect();
     lines.sort_by_key(|line| (line.leaf, line.wallet));
     let mut requests: Vec<RequestLine> = Vec::with_capacity(lines.len());
+    let mut last_leaf = None;
     for line in lines {
-        // One job paid from two wallets is one request.
-        if let Some(last) = requests.last_mut().filter(|last| last.job == line.job) {
+        // One charge paid from two wallets is one request; another part of the same job is another.
+        let last = requests.last_mut().filter(|_| last_leaf == Some(line.leaf));
+        last_leaf = Some(line.leaf);
+        if let Some(last) = last {
             last.amount.0 += line.share.0;
             continue;
         }

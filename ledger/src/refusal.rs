@@ -3,9 +3,11 @@
 
 use protocol::amount::Amount;
 use protocol::asset::{AssetId, VaultRef};
+use protocol::event::GrantId;
 use protocol::event::chain::DepositKey;
 use protocol::id::{
-    AccountId, BatchId, EvmAddress, HoldId, IdempotencyKey, JobId, NodeId, OperatorId, VoucherId, Word32,
+    AccountId, BatchId, EvmAddress, HoldId, IdempotencyKey, JobId, NodeId, OperatorId, SpenderId, VoucherId,
+    Word32,
 };
 use serde::Serialize;
 
@@ -76,6 +78,12 @@ refusals! {
     /// An event that does not fit a log entry.
     106 "event_too_large" EventTooLarge { bytes: u64 }
         "the event would have {bytes} bytes and at most 61440 fit a log entry: use shorter lists and texts";
+    /// Unknown, and from before what is remembered.
+    107 "too_old" TooOld { key: IdempotencyKey, key_time_us: u64, oldest_us: u64 }
+        "key {key} is of {key_time_us} us and keys are remembered back to {oldest_us} us: whether it was done before is in the books, send it anew only if it was not";
+    /// Remembered from now on, it would be forgotten before it is too old.
+    108 "key_time_ahead" KeyTimeAhead { key_time_us: u64, now_us: u64 }
+        "the key is of {key_time_us} us and it is {now_us} us: set the clock that makes keys";
     /// No such asset.
     110 "asset_unknown" AssetUnknown { asset: AssetId }
         "asset {} is not one of the network's assets", asset.0;
@@ -115,6 +123,21 @@ refusals! {
     /// Something is left that its owner could still want.
     134 "account_not_empty" AccountNotEmpty { account: AccountId, left: Amount }
         "account {account} still has {} base units in deposits, holds or vouchers: withdraw or wait, then close it", left.0;
+    /// It was never opened.
+    135 "credit_line_unknown" CreditLineUnknown { account: AccountId, asset: AssetId }
+        "account {account} has no credit line in asset {}: set one first", asset.0;
+    /// A credit line that cannot be.
+    136 "credit_line_invalid" CreditLineInvalid { detail: &'static str }
+        "the credit line is refused: {detail}";
+    /// Only what was drawn is repaid.
+    137 "repays_more_than_drawn" RepaysMoreThanDrawn { asked: Amount, drawn: Amount }
+        "{} base units were repaid and {} are drawn: book at most that", asked.0, drawn.0;
+    /// The key may not spend so much.
+    138 "spend_cap_reached" SpendCapReached { spender: SpenderId, cap: Amount, spent: Amount, asked: Amount }
+        "key {spender} may spend {} base units for life, {} are spent or held and {} more are asked: raise its cap", cap.0, spent.0, asked.0;
+    /// A cap that cannot be.
+    139 "spend_cap_invalid" SpendCapInvalid { detail: &'static str }
+        "the spend cap is refused: {detail}";
     /// Registered once.
     140 "vault_known" VaultKnown { vault: VaultRef }
         "vault {} on chain {} is registered already", vault.vault, vault.chain_id;
@@ -181,6 +204,12 @@ refusals! {
     /// A grant that cannot be.
     170 "grant_invalid" GrantInvalid { detail: &'static str }
         "the grant is refused: {detail}";
+    /// No such bucket.
+    171 "grant_unknown" GrantUnknown { grant: GrantId }
+        "grant {} does not exist", grant.0;
+    /// Credit that may not go there.
+    172 "move_refused" MoveRefused { from: GrantId, to: GrantId, detail: &'static str }
+        "credit of grant {} does not move to grant {}: {detail}", from.0, to.0;
     /// Registered once.
     180 "operator_known" OperatorKnown { operator: OperatorId }
         "operator {operator} is registered already";
@@ -253,6 +282,18 @@ refusals! {
     /// Nothing to expire.
     215 "nothing_due" NothingDue { now_us: u64, next_us: Option<u64> }
         "nothing is due at {now_us} us; the next timer: {next_us:?}";
+    /// A hold grows, or stays.
+    216 "extension_invalid" ExtensionInvalid { job: JobId, detail: &'static str }
+        "the hold of job {job} is not extended: {detail}";
+    /// Parts come in order.
+    217 "part_number" PartNumber { job: JobId, expected: u32, given: Option<u32> }
+        "the next part of job {job} is {expected} and {given:?} came: parts are numbered from 0 without gaps";
+    /// Figures of a part are from the job's beginning.
+    218 "part_goes_back" PartGoesBack { job: JobId, input_units: u64, output_units: u64 }
+        "{input_units} input and {output_units} output units of job {job} are billed already: a part's figures count from the job's beginning";
+    /// Too far above the hold.
+    219 "beyond_tolerance" BeyondTolerance { cost: Amount, hold: Amount, tolerance_ppm: u32 }
+        "the job would cost {} base units, its hold is {} and {tolerance_ppm} ppm more are the most: extend the hold in time", cost.0, hold.0;
     /// Ids are used once.
     220 "batch_known" BatchKnown { batch: BatchId }
         "batch {batch} exists already";

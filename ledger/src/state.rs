@@ -4,12 +4,14 @@
 use crate::accounts::{Account, Books};
 use crate::apply::ApplyError;
 use crate::batches::{Batch, Payee};
+use crate::credit_lines::CreditLine;
 use crate::deposits::{Deposit, Wallet};
 use crate::grants::Grant;
 use crate::idempotency::Keys;
-use crate::jobs::Job;
+use crate::jobs::{Finished, Job};
 use crate::nodes::{Node, Operator};
 use crate::rates::PublishedCard;
+use crate::spend_caps::{CapKey, SpendCap};
 use crate::splits::{Carry, CarryKey};
 use crate::timers::Due;
 use crate::vouchers::Voucher;
@@ -22,7 +24,7 @@ use protocol::event::policy::{NetworkOpened, Settings};
 use protocol::id::{
     AccountId, BatchId, EvmAddress, Hash32, HoldId, JobId, NodeId, OperatorId, VoucherId, Word32,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Everything the ledger knows. A fold over the log: `State::new`, then `apply` for each event and `end_commit` for
 /// each commit.
@@ -92,6 +94,16 @@ pub struct State {
     pub(crate) anchors: Vec<CheckpointAnchored>,
     #[n(29)]
     pub(crate) keys: Keys,
+    #[n(30)]
+    pub(crate) spend_caps: BTreeMap<CapKey, SpendCap>,
+    #[n(31)]
+    pub(crate) credit_lines: BTreeMap<(AccountId, AssetId), CreditLine>,
+    /// Ended jobs in the order of their ends.
+    #[n(32)]
+    pub(crate) finished: VecDeque<Finished>,
+    /// Ended jobs that only wait for their charges' batches, by the leaf of their end.
+    #[n(33)]
+    pub(crate) late: BTreeMap<u64, JobId>,
 }
 
 impl State {
@@ -128,6 +140,10 @@ impl State {
             claims: BTreeSet::new(),
             anchors: Vec::new(),
             keys: Keys::default(),
+            spend_caps: BTreeMap::new(),
+            credit_lines: BTreeMap::new(),
+            finished: VecDeque::new(),
+            late: BTreeMap::new(),
         }
     }
 

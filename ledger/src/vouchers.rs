@@ -7,6 +7,7 @@ use crate::command::{IssueVoucher, LapseVoucher, RedeemVoucher, SeeExitFinalised
 use crate::decide::{Legs, Plan};
 use crate::deposits::{Wallet, owe, vault_of};
 use crate::grants::Grant;
+use crate::jobs;
 use crate::refusal::Refusal;
 use crate::state::State;
 use minicbor::{Decode, Encode};
@@ -346,6 +347,7 @@ pub(crate) fn apply_exit_finalised(state: &mut State, event: &ExitFinalised) -> 
         let counted = crate::splits::proportion(entry.share, entry.covered.0, entry.cost.0);
         let counted = counted.ok_or(ApplyError::Impossible("a share beyond 128 bits"))?;
         state.unbacked.entry((owner, asset)).or_default().0 += entry.share.0 - counted;
+        jobs::unqueue(state, entry.job)?;
     }
     if let Some(bucket) = bucket {
         let grant = state.grant_mut(bucket)?;

@@ -216,7 +216,7 @@ fn keys_are_forgotten_by_log_time_and_late_copies_refused() {
     world.now_us += 86_400 * S;
     assert!(matches!(world.run_command(&command), Ok(Decision::Repeated { .. })));
     world.must(OpenAccount { account: account(10) });
-    world.now_us += 1;
+    world.now_us += ledger::KEY_AHEAD_US_MAX + 1;
     world.must(OpenAccount { account: account(11) });
     assert_eq!(name(world.run_command(&command)), "too_late");
     let command = Command { not_after_us: None, ..command };

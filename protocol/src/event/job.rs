@@ -82,7 +82,8 @@ pub struct UsageCaptured {
     /// Prompt tokens billed by this event.
     #[n(6)]
     pub input_units: u64,
-    /// Output tokens billed by this event = min of the next two, less what earlier parts billed.
+    /// Output tokens billed by this event = min of the next two, less what earlier parts billed; fewer only when a
+    /// charge beyond the hold found no funds (`specs/outcomes.md`).
     #[n(7)]
     pub output_units: u64,
     /// Output tokens that the worker's receipt claims, from the job's beginning.
@@ -91,7 +92,8 @@ pub struct UsageCaptured {
     /// Output tokens that the gateway saw, from the job's beginning.
     #[n(9)]
     pub output_units_gateway: u64,
-    /// `ceil(rate x (input + output))`, at most the hold and the tolerance of the settings.
+    /// `ceil(rate x all input and output so far)` less what earlier parts cost; all of them at most the hold and the
+    /// tolerance of the settings.
     #[n(10)]
     pub cost: Amount,
     /// Which grants paid, in consumption order; they sum to the cost.

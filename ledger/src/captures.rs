@@ -1,0 +1,486 @@
+//! Charges: at once, in parts, beyond the hold within a tolerance, and undone. The price is the pinned card's, never
+//! today's; the charge is `min(worker, gateway)` tokens (specs/outcomes.md).
+
+use crate::accounts::{BookKey, spending_account};
+use crate::apply::ApplyError;
+use crate::command::{Capture, ReverseCapture};
+use crate::decide::{Legs, Plan};
+use crate::deposits::QueuedCapture;
+use crate::grants::{self, Need};
+use crate::holds;
+use crate::jobs::{self, Attempt, Job, JobState, Part};
+use crate::refusal::Refusal;
+use crate::splits::{self, CarryKey};
+use crate::state::State;
+use crate::{credit_lines, spend_caps};
+use protocol::amount::Amount;
+use protocol::asset::AssetId;
+use protocol::event::Header;
+use protocol::event::account::AccountKind;
+use protocol::event::grant::Backing;
+use protocol::event::hold::Slice;
+use protocol::event::job::{CapturePart, CaptureReversed, UsageCaptured};
+use protocol::id::{JobId, OperatorId};
+use protocol::rate::{ModelRate, price_ceil};
+use std::collections::BTreeMap;
+
+/// What a capture bills, from the job's beginning, and who pays what the hold does not.
+struct Bill {
+    input_units: u64,
+    output_units: u64,
+    /// Price of all units so far.
+    total: Amount,
+    /// Slices of what is spendable now, beyond the hold.
+    beyond: Vec<Slice>,
+}
+
+/// Charges a job, or a part of it. All parts together cost `ceil(price x all units)`; a part costs that figure so far
+/// less what the parts before cost, and consumes the hold's slices where the part before stopped. An open part
+/// releases only what it consumes; the last one (or the only one) releases the rest.
+///
+/// Postings: Dr each slice's ledger account; Cr `OperatorAccrued` and `PlatformRevenue` with their shares; for what
+/// slices draw from a credit line also Dr `Receivable` / Cr `CreditLines`. Pending legs release from the hold; with the
+/// rest that flows back into an expired grant going Dr that grant / Cr `Breakage`.
+pub(crate) fn decide_capture(plan: &mut Plan, command: &Capture) -> Result<(), Refusal> {
+    let state = plan.state;
+    let job = jobs::running(state, command.job)?;
+    check_part(command, job)?;
+    let attempt = job.attempts.get(command.attempt as usize);
+    let attempts = job.attempts.len() as u32;
+    let attempt = attempt.ok_or(Refusal::AttemptUnknown { given: command.attempt, attempts })?;
+    let rate =
+        jobs::pinned_rate(state, job).expect("a hold is pinned to a published card that has its model");
+    let bill = bill(plan, command, job, rate)?;
+    let event = part_event(plan, command, job, attempt, bill, rate)?;
+    let legs = capture_legs(plan, job, &event)?;
+    plan.emit_with(event, legs);
+    Ok(())
+}
+
+fn stays_open(part: Option<CapturePart>) -> bool {
+    part.is_some_and(|part| part.open)
+}
+
+fn billed(job: &Job) -> (u64, u64) {
+    job.parts.iter().fold((0, 0), |(i, o), part| (i + part.input_units, o + part.output_units))
+}
+
+/// The part is the next one, counts from the job's beginning, and bills something; only the last of several may bill
+/// nothing more.
+fn check_part(command: &Capture, job: &Job) -> Result<(), Refusal> {
+    let expected = job.parts.len() as u32;
+    let given = command.part.map(|part| part.number);
+    if given.unwrap_or(0) != expected {
+        return Err(Refusal::PartNumber { job: command.job, expected, given });
+    }
+    if command.input_units > job.input_units {
+        return Err(Refusal::InputAboveHold { given: command.input_units, held: job.input_units });
+    }
+    let output_units = command.output_units_worker.min(command.output_units_gateway);
+    let (input_before, output_before) = billed(job);
+    if command.input_units < input_before || output_units < output_before {
+        let (input_units, output_units) = (input_before, output_before);
+        return Err(Refusal::PartGoesBack { job: command.job, input_units, output_units });
+    }
+    let nothing_new = (command.input_units, output_units) == (input_before, output_before);
+    if output_units == 0 || (nothing_new && stays_open(command.part)) {
+        return Err(Refusal::NothingDelivered { job: command.job });
+    }
+    Ok(())
+}
+
+/// Within the hold: what was delivered. Beyond it, and only when the hold ends with this charge: at most the hold and
+/// its tolerance; what the hold does not cover is taken from what is spendable now. Where that does not suffice (or the
+/// account is frozen or closed, or the key's cap is reached), nothing is taken and the hold is all: then the output that
+/// is billed is the largest number of units whose price it covers.
+fn bill(plan: &Plan, command: &Capture, job: &Job, rate: &ModelRate) -> Result<Bill, Refusal> {
+    let output_units = command.output_units_worker.min(command.output_units_gateway);
+    let above = Refusal::OutputAboveHold { given: output_units, held: job.output_units_max };
+    let tolerance_ppm = plan.settings()?.capture_tolerance_ppm.unwrap_or(0);
+    if output_units > job.output_units_max && (tolerance_ppm == 0 || stays_open(command.part)) {
+        return Err(above);
+    }
+    let overflow = Refusal::Overflow { what: "price" };
+    let units = command.input_units.checked_add(output_units).ok_or(overflow.clone())?;
+    let total = price_ceil(rate.price, rate.per_units, units).ok_or(overflow.clone())?;
+    let input_units = command.input_units;
+    if total <= job.amount {
+        return Ok(Bill { input_units, output_units, total, beyond: Vec::new() });
+    }
+    let tolerated = job.amount.0.checked_mul(i128::from(tolerance_ppm)).map(|product| product / 1_000_000);
+    let extra = Amount(total.0 - job.amount.0);
+    if tolerated.is_none_or(|tolerated| extra.0 > tolerated) {
+        return Err(Refusal::BeyondTolerance { cost: total, hold: job.amount, tolerance_ppm });
+    }
+    if let Some(beyond) = beyond_hold(plan, job, extra) {
+        return Ok(Bill { input_units, output_units, total, beyond });
+    }
+    let covered = job.amount.0.checked_mul(i128::from(rate.per_units)).map(|base| base / rate.price.0);
+    let covered = covered.and_then(|units| u64::try_from(units).ok()).ok_or(overflow.clone())?;
+    let output_units = output_units.min(covered.saturating_sub(input_units));
+    let total = price_ceil(rate.price, rate.per_units, input_units + output_units).ok_or(overflow)?;
+    assert!(total <= job.amount, "units that the hold covers cost no more than it");
+    Ok(Bill { input_units, output_units, total, beyond: Vec::new() })
+}
+
+fn beyond_hold(plan: &Plan, job: &Job, extra: Amount) -> Option<Vec<Slice>> {
+    spending_account(plan.state, job.account).ok()?;
+    if let Some(key) = job.cap_key() {
+        spend_caps::check(plan.state, &key, extra).ok()?;
+    }
+    let need = Need { account: job.account, asset: job.asset, model: &job.model, amount: extra.0 };
+    grants::choose(plan.state, &need, plan.now_us).ok()
+}
+
+fn part_event(
+    plan: &Plan,
+    command: &Capture,
+    job: &Job,
+    attempt: &Attempt,
+    bill: Bill,
+    rate: &ModelRate,
+) -> Result<UsageCaptured, Refusal> {
+    let state = plan.state;
+    let cost = Amount(bill.total.0 - job.charged());
+    let beyond: i128 = bill.beyond.iter().map(|slice| slice.amount.0).sum();
+    let mut slices = consume(job, cost.0 - beyond);
+    slices.extend(bill.beyond);
+    let carry_key =
+        CarryKey { operator: attempt.operator, asset: job.asset, share_ppm: rate.operator_share_ppm };
+    let carry = state.carries.get(&carry_key).copied().unwrap_or_default();
+    let overflow = Refusal::Overflow { what: "operator share" };
+    let share = splits::operator_share(carry, rate.operator_share_ppm, cost).ok_or(overflow.clone())?;
+    splits::spread(share, cost, slices.iter().map(|slice| slice.amount)).ok_or(overflow)?;
+    let (input_before, output_before) = billed(job);
+    Ok(UsageCaptured {
+        hold: job.hold,
+        job: command.job,
+        attempt: command.attempt,
+        node: attempt.node,
+        operator: attempt.operator,
+        outcome: command.outcome,
+        input_units: bill.input_units - input_before,
+        output_units: bill.output_units - output_before,
+        output_units_worker: command.output_units_worker,
+        output_units_gateway: command.output_units_gateway,
+        cost,
+        slices,
+        operator_share: share,
+        platform_share: Amount(cost.0 - share.0),
+        receipt: command.receipt,
+        chain_head: command.chain_head,
+        part: command.part,
+        beyond_hold: (beyond > 0).then_some(Amount(beyond)),
+    })
+}
+
+fn capture_legs(plan: &mut Plan, job: &Job, event: &UsageCaptured) -> Result<Legs, Refusal> {
+    let beyond = event.beyond_hold.unwrap_or_default().0;
+    let mut legs = if stays_open(event.part) {
+        let mut legs = Legs::default();
+        for slice in &event.slices {
+            let key = plan.state.grants[slice.grant.0 as usize].book_key();
+            plan.reserve(&mut legs, key, -slice.amount.0)?;
+        }
+        plan.reserve(&mut legs, BookKey::system(AccountKind::HoldsPending, job.asset), event.cost.0)?;
+        legs
+    } else {
+        holds::release_legs(plan, job, event.cost.0 - beyond)?
+    };
+    for slice in &event.slices {
+        let key = plan.state.grants[slice.grant.0 as usize].book_key();
+        plan.post(&mut legs, key, slice.amount.0)?;
+    }
+    let owner = plan.state.operators[&event.operator].account;
+    let accrued = BookKey::new(owner, AccountKind::OperatorAccrued, job.asset);
+    plan.post(&mut legs, accrued, -event.operator_share.0)?;
+    let revenue = BookKey::system(AccountKind::PlatformRevenue, job.asset);
+    plan.post(&mut legs, revenue, -event.platform_share.0)?;
+    let drawn = credit_lines::drawn_by(plan.state, &event.slices);
+    credit_lines::draw_legs(plan, &mut legs, job.account, job.asset, drawn)?;
+    Ok(legs)
+}
+
+/// The next slices of the hold that cover the cost, the first and the last one possibly in part.
+fn consume(job: &Job, cost: i128) -> Vec<Slice> {
+    let mut open = cost;
+    let mut consumed = Vec::new();
+    for slice in job.open_slices() {
+        let take = slice.amount.0.min(open);
+        if take > 0 {
+            consumed.push(Slice { grant: slice.grant, amount: Amount(take) });
+            open -= take;
+        }
+    }
+    consumed
+}
+
+/// All charges of an ended job that are not yet in a batch are unwound, leg by leg: Cr each slice's ledger account (what
+/// came from a grant that has expired since is breakage, as any release into it); Dr the operators' and the platform's
+/// shares; Cr `Receivable` / Dr `CreditLines` for what was drawn from a credit line, also when it was repaid since.
+pub(crate) fn decide_reverse(plan: &mut Plan, command: &ReverseCapture) -> Result<(), Refusal> {
+    let state = plan.state;
+    let job = state.jobs.get(&command.job).ok_or(Refusal::JobUnknown { job: command.job })?;
+    if job.state == JobState::Running || job.parts.is_empty() {
+        return Err(Refusal::NotCaptured { job: command.job, state: job.state.name() });
+    }
+    if job.reversed {
+        return Err(Refusal::AlreadyReversed { job: command.job });
+    }
+    let mut legs = Legs::default();
+    let (mut refunded, mut breakage, mut drawn) = (0, 0, 0);
+    let mut shares: BTreeMap<OperatorId, i128> = BTreeMap::new();
+    let mut platform = 0;
+    for part in &job.parts {
+        for slice in &part.slices {
+            let grant = &state.grants[slice.grant.0 as usize];
+            check_unsettled(state, command.job, grant.backing)?;
+            if grant.expired(plan.now_us) {
+                breakage += slice.amount.0;
+            } else {
+                refunded += slice.amount.0;
+                plan.post(&mut legs, grant.book_key(), -slice.amount.0)?;
+            }
+        }
+        *shares.entry(part.operator).or_default() += part.operator_share.0;
+        platform += part.platform_share.0;
+        drawn += credit_lines::drawn_by(state, &part.slices);
+    }
+    plan.post(&mut legs, BookKey::system(AccountKind::Breakage, job.asset), -breakage)?;
+    for (operator, share) in &shares {
+        let owner = state.operators[operator].account;
+        plan.post(&mut legs, BookKey::new(owner, AccountKind::OperatorAccrued, job.asset), *share)?;
+    }
+    let revenue = BookKey::system(AccountKind::PlatformRevenue, job.asset);
+    plan.post(&mut legs, revenue, platform)?;
+    credit_lines::draw_legs(plan, &mut legs, job.account, job.asset, -drawn)?;
+    let event = CaptureReversed {
+        job: command.job,
+        refunded: Amount(refunded),
+        operator_share: Amount(shares.values().sum()),
+        platform_share: Amount(platform),
+    };
+    plan.emit_with(event, legs);
+    Ok(())
+}
+
+/// A charge that a wallet paid must still wait, whole, in the wallet's queue.
+fn check_unsettled(state: &State, job: JobId, backing: Backing) -> Result<(), Refusal> {
+    let Backing::Vault(vault, wallet) = backing else { return Ok(()) };
+    let row = &state.wallets[&(vault, wallet)];
+    let paid_here = state.jobs[&job].parts.iter().flat_map(|part| &part.slices);
+    let paid_here = paid_here.filter(|s| state.grants[s.grant.0 as usize].backing == backing).count();
+    let open = row.queue.iter().filter(|entry| entry.job == job && entry.covered.is_zero()).count();
+    if open == paid_here { Ok(()) } else { Err(Refusal::CaptureInBatch { job }) }
+}
+
+pub(crate) fn apply_captured(
+    state: &mut State,
+    header: &Header,
+    event: &UsageCaptured,
+) -> Result<(), ApplyError> {
+    let job = state.jobs.get(&event.job).ok_or_else(|| ApplyError::unknown("job", event.job))?;
+    let rate = jobs::pinned_rate(state, job).ok_or(ApplyError::Impossible("a job without a pinned price"))?;
+    let (asset, share_ppm, cap_key) = (job.asset, rate.operator_share_ppm, job.cap_key());
+    check_event(job, event)?;
+    let beyond = event.beyond_hold.unwrap_or_default().0;
+    if stays_open(event.part) {
+        consume_open(state, event, cap_key)?;
+    } else {
+        holds::release(state, header, event.job, event.cost.0 - beyond)?;
+        take_beyond(state, event, beyond, header.time_us)?;
+        jobs::finish(state, header, event.job, JobState::Captured)?;
+    }
+    for slice in &event.slices {
+        credit_lines::draw(state, slice.grant, slice.amount.0)?;
+    }
+    spend_caps::note(state, cap_key, 0, event.cost.0)?;
+    let carry = state.carries.entry(CarryKey { operator: event.operator, asset, share_ppm }).or_default();
+    carry.gross.0 += event.cost.0;
+    carry.paid.0 += event.operator_share.0;
+    earn(state, header, event, asset)?;
+    let job = state.jobs.get_mut(&event.job).ok_or_else(|| ApplyError::unknown("job", event.job))?;
+    job.parts.push(Part {
+        attempt: event.attempt,
+        operator: event.operator,
+        input_units: event.input_units,
+        output_units: event.output_units,
+        cost: event.cost,
+        beyond: Amount(beyond),
+        slices: event.slices.clone(),
+        operator_share: event.operator_share,
+        platform_share: event.platform_share,
+        receipt: event.receipt,
+        leaf: header.leaf,
+        time_us: header.time_us,
+    });
+    Ok(())
+}
+
+fn check_event(job: &Job, event: &UsageCaptured) -> Result<(), ApplyError> {
+    let sum = event.slices.iter().try_fold(0i128, |sum, slice| sum.checked_add(slice.amount.0));
+    let shares = event.operator_share.checked_add(event.platform_share);
+    if sum != Some(event.cost.0) || shares != Some(event.cost) {
+        return Err(ApplyError::Impossible("slices and shares must both sum to the cost"));
+    }
+    let number = event.part.map_or(0, |part| part.number);
+    if job.hold != event.hold || job.state != JobState::Running || number as usize != job.parts.len() {
+        return Err(ApplyError::Impossible("parts of a running job are numbered without gaps"));
+    }
+    let beyond = event.beyond_hold.unwrap_or_default();
+    let of_hold = event.cost.0 - beyond.0;
+    if beyond.0 < 0 || of_hold < 0 || of_hold > job.amount.0 - job.consumed() {
+        return Err(ApplyError::Impossible("a capture takes more than its hold has"));
+    }
+    let own = consume(job, of_hold);
+    let follows = event.slices.starts_with(&own) && event.slices.iter().all(|slice| slice.amount.0 > 0);
+    if !follows || (beyond.is_zero() && own.len() != event.slices.len()) {
+        return Err(ApplyError::Impossible("a capture consumes its hold's slices in their order"));
+    }
+    if !beyond.is_zero() && stays_open(event.part) {
+        return Err(ApplyError::Impossible("only the last charge of a hold goes beyond it"));
+    }
+    Ok(())
+}
+
+/// An open part takes what it consumed out of the hold and leaves the rest.
+fn consume_open(
+    state: &mut State,
+    event: &UsageCaptured,
+    cap_key: Option<spend_caps::CapKey>,
+) -> Result<(), ApplyError> {
+    for slice in &event.slices {
+        let grant = state.grant_mut(slice.grant)?;
+        if grant.held.0 < slice.amount.0 {
+            return Err(ApplyError::Impossible("more is charged than is held"));
+        }
+        grant.held.0 -= slice.amount.0;
+        grant.remaining.0 -= slice.amount.0;
+        grants::index(state, slice.grant)?;
+    }
+    spend_caps::note(state, cap_key, -event.cost.0, 0)
+}
+
+/// The last slices, beyond the hold, are of what was free.
+fn take_beyond(
+    state: &mut State,
+    event: &UsageCaptured,
+    beyond: i128,
+    now_us: u64,
+) -> Result<(), ApplyError> {
+    let mut open = beyond;
+    for slice in event.slices.iter().rev() {
+        if open <= 0 {
+            break;
+        }
+        open -= slice.amount.0;
+        let grant = state.grant_mut(slice.grant)?;
+        if slice.amount.0 > grant.free() || grant.expired(now_us) {
+            return Err(ApplyError::Impossible("a charge beyond its hold takes what is not free"));
+        }
+        grant.remaining.0 -= slice.amount.0;
+        grants::index(state, slice.grant)?;
+    }
+    if open == 0 { Ok(()) } else { Err(ApplyError::Impossible("beyond the hold are whole slices")) }
+}
+
+/// Where each slice's share of the operator waits: in the wallet's queue until the chain charged it, or unbacked.
+fn earn(state: &mut State, header: &Header, event: &UsageCaptured, asset: AssetId) -> Result<(), ApplyError> {
+    let parts = splits::spread(event.operator_share, event.cost, event.slices.iter().map(|s| s.amount));
+    let parts = parts.ok_or(ApplyError::Impossible("a share beyond 128 bits"))?;
+    let operator = state.operators.get(&event.operator);
+    let owner = operator.ok_or_else(|| ApplyError::unknown("operator", event.operator))?.account;
+    let mut queued = 0;
+    for (place, (slice, share)) in event.slices.iter().zip(parts).enumerate() {
+        match state.grant(slice.grant)?.backing {
+            Backing::Vault(vault, wallet) => {
+                let wallet = state.wallet_mut(vault, wallet)?;
+                wallet.captured.0 += slice.amount.0;
+                queued += 1;
+                wallet.queue.push_back(QueuedCapture {
+                    job: event.job,
+                    operator: event.operator,
+                    cost: slice.amount,
+                    share,
+                    covered: Amount::ZERO,
+                    receipt: event.receipt,
+                    leaf: header.leaf,
+                    time_us: header.time_us,
+                    slice: place as u32,
+                });
+            }
+            Backing::Unbacked | Backing::Treasury | Backing::Package(_) => {
+                state.unbacked.entry((owner, asset)).or_default().0 += share.0;
+            }
+        }
+    }
+    let job = state.jobs.get_mut(&event.job).ok_or_else(|| ApplyError::unknown("job", event.job))?;
+    job.queued += queued;
+    Ok(())
+}
+
+pub(crate) fn apply_reversed(
+    state: &mut State,
+    header: &Header,
+    event: &CaptureReversed,
+) -> Result<(), ApplyError> {
+    let job = state.jobs.get_mut(&event.job).ok_or_else(|| ApplyError::unknown("job", event.job))?;
+    if job.state == JobState::Running || job.parts.is_empty() || job.reversed {
+        return Err(ApplyError::Impossible("only charges of an ended job are reversed, and once"));
+    }
+    job.reversed = true;
+    let (asset, cap_key, charged) = (job.asset, job.cap_key(), job.charged());
+    let job = job.clone();
+    let rate =
+        jobs::pinned_rate(state, &job).ok_or(ApplyError::Impossible("a job without a pinned price"))?;
+    let share_ppm = rate.operator_share_ppm;
+    for part in &job.parts {
+        let carry = state.carries.entry(CarryKey { operator: part.operator, asset, share_ppm }).or_default();
+        carry.gross.0 -= part.cost.0;
+        carry.paid.0 -= part.operator_share.0;
+        unearn(state, header, event.job, part, asset)?;
+    }
+    spend_caps::note(state, cap_key, 0, -charged)?;
+    for _ in 0..job.queued {
+        jobs::unqueue(state, event.job)?;
+    }
+    Ok(())
+}
+
+/// The opposite of [`earn`], and the refund.
+fn unearn(
+    state: &mut State,
+    header: &Header,
+    job: JobId,
+    part: &Part,
+    asset: AssetId,
+) -> Result<(), ApplyError> {
+    let parts = splits::spread(part.operator_share, part.cost, part.slices.iter().map(|s| s.amount));
+    let parts = parts.ok_or(ApplyError::Impossible("a share beyond 128 bits"))?;
+    let operator = state.operators.get(&part.operator);
+    let owner = operator.ok_or_else(|| ApplyError::unknown("operator", part.operator))?.account;
+    for (place, (slice, share)) in part.slices.iter().zip(parts).enumerate() {
+        match state.grant(slice.grant)?.backing {
+            Backing::Vault(vault, wallet) => {
+                let wallet = state.wallet_mut(vault, wallet)?;
+                let here = |e: &QueuedCapture| (e.job, e.leaf, e.slice) == (job, part.leaf, place as u32);
+                let at = wallet.queue.iter().position(here);
+                let entry = at.and_then(|at| wallet.queue.remove(at));
+                if entry.is_none_or(|entry| !entry.covered.is_zero()) {
+                    return Err(ApplyError::Impossible("a capture in a batch is reversed"));
+                }
+                wallet.captured.0 -= slice.amount.0;
+            }
+            Backing::Unbacked | Backing::Treasury | Backing::Package(_) => {
+                state.unbacked.entry((owner, asset)).or_default().0 -= share.0;
+            }
+        }
+        credit_lines::draw(state, slice.grant, -slice.amount.0)?;
+        let grant = state.grant_mut(slice.grant)?;
+        if !grant.expired(header.time_us) {
+            grant.remaining.0 += slice.amount.0;
+            grants::index(state, slice.grant)?;
+        }
+    }
+    Ok(())
+}
