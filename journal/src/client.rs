@@ -1,13 +1,16 @@
 //! The door to the ledger inside the writer's process: submit a command, look at the state, follow the position.
 //! Must not: decide anything.
 
-use crate::pipeline::{Answer, Outcome, Position, Query, Reply, Request, StopReason};
+use crate::pipeline::{
+    Answer, AnswerWith, Each, Outcome, Placed, Position, Query, Reply, Request, StopReason,
+};
 use crate::reader::CommittedCommit;
 use crate::tail::TailIndex;
 use crate::writer::{Gate, Message, Ticket};
 use ledger::command::Command;
 use ledger::{Refusal, State};
 use protocol::commit::Commit;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -66,10 +69,93 @@ pub struct LedgerClient {
 impl LedgerClient {
     /// Hands a command to the writer; returns once its events are committed and stand in the archive tail.
     pub async fn submit(&self, command: Command) -> Result<Outcome, SubmitError> {
-        match self.ask(|ticket| Request::Command { ticket, command: Box::new(command) }).await? {
+        let answer = AnswerWith::Events;
+        match self.ask(1, |ticket| Request::Command { ticket, command: Box::new(command), answer }).await? {
             Reply::Done(outcome) => Ok(outcome),
             Reply::Repeated { commit, first_leaf, count } => self.read_back(commit, first_leaf, count).await,
             other => Err(refused(other)),
+        }
+    }
+
+    /// [`LedgerClient::submit`] that tells where the events stand, not what they are: cheaper.
+    pub async fn submit_placed(&self, command: Command) -> Result<Placed, SubmitError> {
+        let answer = AnswerWith::Place;
+        match self.ask(1, |ticket| Request::Command { ticket, command: Box::new(command), answer }).await? {
+            Reply::Placed(placed) => Ok(placed),
+            Reply::Repeated { commit, first_leaf, count } => {
+                let mut results = vec![Err(SubmitError::Unknown)];
+                self.find_places(&mut results, vec![(0, commit, first_leaf, count)]).await;
+                results.remove(0)
+            }
+            other => Err(refused(other)),
+        }
+    }
+
+    /// Hands commands to the writer as one message. They are decided in this order, each for itself, and may spread over
+    /// several commits; returns each one's own result once the last is safe. `Overloaded`: none of them happened.
+    /// `Unknown`: some may have; ask again with the same keys.
+    pub async fn submit_many(
+        &self,
+        commands: Vec<Command>,
+    ) -> Result<Vec<Result<Placed, SubmitError>>, SubmitError> {
+        let (count, count_max) = (commands.len(), self.gate.inside_max());
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        if count > count_max {
+            let why = format!("a batch of {count} commands; the queue takes {count_max}: send less at once");
+            return Err(SubmitError::TooLarge(why));
+        }
+        let results = match self.ask(count, |ticket| Request::Batch { ticket, commands }).await? {
+            Reply::Batch { results, .. } => results,
+            other => return Err(refused(other)),
+        };
+        let mut repeated = Vec::new();
+        let each = results.into_iter().enumerate().map(|(k, each)| match each {
+            Each::Placed(placed) => Ok(placed),
+            Each::Refused { refusal, at_leaf } => Err(SubmitError::Refused { refusal, at_leaf }),
+            Each::TooLarge(why) => Err(SubmitError::TooLarge(why)),
+            Each::Repeated { commit, first_leaf, count } => {
+                repeated.push((k, commit, first_leaf, count));
+                Err(SubmitError::Unknown)
+            }
+        });
+        let mut results: Vec<_> = each.collect();
+        self.find_places(&mut results, repeated).await;
+        Ok(results)
+    }
+
+    /// Hash and time of commits that repeated commands stand in, from the archive tail.
+    async fn find_places(
+        &self,
+        results: &mut [Result<Placed, SubmitError>],
+        repeated: Vec<(usize, u64, u64, u32)>,
+    ) {
+        if repeated.is_empty() {
+            return;
+        }
+        let tail = self.tail.clone();
+        let commits: BTreeSet<u64> = repeated.iter().map(|(_, commit, ..)| *commit).collect();
+        let read = move || -> BTreeMap<u64, Result<Position, String>> {
+            let position = |commit| match tail.position_of(commit) {
+                Ok(position) if position.commit == commit => Ok(position),
+                Ok(_) => Err("the archive tail does not reach that far".to_owned()),
+                Err(error) => Err(error.to_string()),
+            };
+            commits.into_iter().map(|commit| (commit, position(commit))).collect()
+        };
+        let positions = tokio::task::spawn_blocking(read).await;
+        for (k, commit, first_leaf, count) in repeated {
+            let position = match &positions {
+                Ok(positions) => positions[&commit].clone(),
+                Err(error) => Err(error.to_string()),
+            };
+            results[k] = match position {
+                Ok(Position { hash: commit_hash, time_us, .. }) => {
+                    Ok(Placed { commit, commit_hash, first_leaf, count, time_us, repeated: true })
+                }
+                Err(reason) => Err(SubmitError::Unreadable { commit, reason }),
+            };
         }
     }
 
@@ -81,7 +167,7 @@ impl LedgerClient {
     ) -> Result<T, SubmitError> {
         // A question that panics must not take the writer down.
         let query = Query::new(move |state| Answer(Box::new(catch_unwind(AssertUnwindSafe(|| f(state))))));
-        match self.ask(|ticket| Request::Read { ticket, query }).await? {
+        match self.ask(1, |ticket| Request::Read { ticket, query }).await? {
             Reply::Answer(Answer(answer)) => match answer.downcast::<std::thread::Result<T>>() {
                 Ok(answer) => Ok(answer.unwrap_or_else(|panic| resume_unwind(panic))),
                 Err(_) => unreachable!("the answer to a query is what the query returned"),
@@ -100,8 +186,12 @@ impl LedgerClient {
         self.stopped.clone()
     }
 
-    async fn ask(&self, request: impl FnOnce(Ticket) -> Request<Ticket>) -> Result<Reply, SubmitError> {
-        let Some(pass) = self.gate.enter() else { return Err(SubmitError::Overloaded) };
+    async fn ask(
+        &self,
+        count: usize,
+        request: impl FnOnce(Ticket) -> Request<Ticket>,
+    ) -> Result<Reply, SubmitError> {
+        let Some(pass) = self.gate.enter(count) else { return Err(SubmitError::Overloaded) };
         let (reply, answer) = oneshot::channel();
         let request = request(Ticket { reply, _pass: pass });
         if self.queue.send(Message::Request(request)).is_err() {
@@ -154,7 +244,11 @@ fn refused(reply: Reply) -> SubmitError {
         Reply::Unknown => SubmitError::Unknown,
         Reply::Stopped(reason) => SubmitError::Stopped(reason.to_string()),
         Reply::TooLarge(reason) => SubmitError::TooLarge(reason),
-        Reply::Done(_) | Reply::Repeated { .. } | Reply::Answer(_) => {
+        Reply::Done(_)
+        | Reply::Placed(_)
+        | Reply::Batch { .. }
+        | Reply::Repeated { .. }
+        | Reply::Answer(_) => {
             unreachable!("a command gets a command's reply, a read a read's")
         }
     }

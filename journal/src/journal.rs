@@ -45,7 +45,7 @@ pub struct JournalOptions {
     pub tail_sync: TailSyncMode,
     /// Largest size of one tail file, bytes.
     pub tail_file_bytes_max: u64,
-    /// Shard, queue length, snapshots.
+    /// Shard, queue length.
     pub pipeline: PipelineOptions,
     /// See [`WATCH_PERIOD`].
     pub watch_period: Duration,
@@ -159,7 +159,7 @@ impl Journal {
         self.client.stopped()
     }
 
-    /// Finishes what was accepted, writes a snapshot, ends the threads and frees the lock. Fails when the writer had
+    /// Finishes what was accepted, ends the threads and frees the lock. Fails when the writer had
     /// stopped for another reason, or the log did not answer in time.
     pub async fn shutdown(mut self) -> Result<(), StopReason> {
         let Some(mut ended) = self.ended.take() else { return Ok(()) };
@@ -256,7 +256,6 @@ async fn prepare(
         tail,
         syncer,
         sync_mode: options.tail_sync,
-        snapshots,
         position,
         commits,
         stopped,

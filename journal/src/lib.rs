@@ -20,6 +20,6 @@ pub mod writer;
 
 pub use client::{LedgerClient, SubmitError};
 pub use journal::{Journal, JournalOptions, StartError};
-pub use pipeline::{Outcome, Position};
+pub use pipeline::{Outcome, Placed, Position};
 pub use reader::{ArchiveReader, CommittedCommit, ReadError, Reader, Until};
 pub use remote::{CommandDoor, DoorOptions, RemoteLedger, RemoteOptions};

@@ -10,30 +10,31 @@ mod tests;
 
 pub use batch::Sealed;
 pub use input::{
-    Answer, Boot, Effect, Input, Outcome, Position, Published, Query, ReadBack, Reply, Request, StopReason,
+    Answer, AnswerWith, Boot, Each, Effect, Input, Outcome, Placed, Position, Published, Query, ReadBack,
+    Reply, Request, StopReason, TailRefusal,
 };
 
-use batch::{Draft, Waiting};
-use bytes::Bytes;
+use batch::{CommitFields, Draft, OpenBatch, Unfit, Waiting};
 use ledger::command::{ChangeWriter, Command, CommandBody};
-use ledger::{Decision, State};
-use minicbor::bytes::ByteVec;
-use protocol::codec::{encode, encode_event};
-use protocol::commit::{COMMIT_BYTES_MAX, COMMIT_EVENTS_MAX, COMMIT_VERSION, Commit};
+use ledger::{Decided, Refusal, State};
+use protocol::codec::encode;
+use protocol::commit::Commit;
 use protocol::event::{Actor, Event};
 use protocol::id::IdempotencyKey;
 use recovery::Flight;
 use std::collections::VecDeque;
 
-/// Requests that may wait to be decided; one more is answered [`Reply::Overloaded`].
+/// Commands (and reads) that may wait to be decided; one more is answered [`Reply::Overloaded`].
 pub const QUEUE_REQUESTS_MAX: usize = 65_536;
 /// While a commit is in flight the next one is prepared only when this many requests wait: with fewer, preparing would
 /// split them over two commits and cost more than it saves (measured: 32 clients 50 k/s against 71 k/s).
 pub const PREPARE_REQUESTS_MIN: usize = 512;
+/// While the log is idle, what waits is sent after this many were decided; the rest is decided during that flight.
+pub const LAUNCH_COMMANDS_MAX: usize = 1024;
+/// Decided in one [`Input::Prepare`]: an acknowledgement waits no longer than these take.
+pub const PREPARE_COMMANDS_MAX: usize = 256;
 /// Acknowledged commits that may wait for the archive tail; with more the writer publishes nothing.
 pub const SETTLING_COMMITS_MAX: usize = 8;
-/// Commits between two snapshots.
-pub const SNAPSHOT_COMMITS: u64 = 10_000;
 /// How long the tail rests after it refused a write, microseconds.
 const TAIL_PAUSE_US: u64 = 250_000;
 
@@ -46,19 +47,12 @@ pub struct PipelineOptions {
     pub queue_requests_max: usize,
     /// See [`PREPARE_REQUESTS_MIN`].
     pub prepare_requests_min: usize,
-    /// See [`SNAPSHOT_COMMITS`]; 0 = only at shutdown.
-    pub snapshot_commits: u64,
 }
 
 impl PipelineOptions {
     /// The figures above.
     pub fn new(shard: u32) -> Self {
-        Self {
-            shard,
-            queue_requests_max: QUEUE_REQUESTS_MAX,
-            prepare_requests_min: PREPARE_REQUESTS_MIN,
-            snapshot_commits: SNAPSHOT_COMMITS,
-        }
+        Self { shard, queue_requests_max: QUEUE_REQUESTS_MAX, prepare_requests_min: PREPARE_REQUESTS_MIN }
     }
 }
 
@@ -85,9 +79,12 @@ pub struct Pipeline<T> {
     state: State,
     /// Acknowledged and in the archive tail.
     committed: Position,
-    snapshot_at: u64,
     boot_commands: VecDeque<Command>,
-    queue: VecDeque<Request<T>>,
+    queue: VecDeque<Queued<T>>,
+    /// Commands and reads in it.
+    queued: usize,
+    /// One command's events; kept for its memory.
+    events: Vec<Event>,
     draft: Draft<T>,
     prepared: Option<Sealed<T>>,
     flight: Option<Flight<T>>,
@@ -97,14 +94,27 @@ pub struct Pipeline<T> {
     ids: u64,
 }
 
-/// What became of a request that was looked at.
-enum Taken<T> {
-    /// It is answered, or waits with a commit.
-    Yes,
+/// What waits to be decided.
+enum Queued<T> {
+    Command { ticket: T, command: Box<Command>, answer: AnswerWith },
+    Batch(Box<OpenBatch<T>>),
+    Read { ticket: T, query: Query },
+}
+
+/// What a command became that was looked at.
+enum Verdict {
+    /// Its events stand in the draft, applied.
+    New { first_leaf: u64, count: u32 },
+    /// Its key was used before, for the same.
+    Repeated { commit: u64, first_leaf: u64, count: u32 },
+    /// The ledger said no.
+    Refused { refusal: Refusal, at_leaf: u64 },
+    /// No commit could carry it.
+    TooLarge(String),
     /// The draft has no room for its events; it must go into the next commit.
-    Full(Request<T>),
-    /// The machine stopped.
-    Stopped,
+    Full,
+    /// A bug.
+    Broken(String),
 }
 
 impl<T> Pipeline<T> {
@@ -116,9 +126,10 @@ impl<T> Pipeline<T> {
             mode: Mode::Standby,
             committed: Position::default(),
             state,
-            snapshot_at: 0,
             boot_commands: VecDeque::new(),
             queue: VecDeque::new(),
+            queued: 0,
+            events: Vec::new(),
             draft: Draft::default(),
             prepared: None,
             flight: None,
@@ -141,6 +152,7 @@ impl<T> Pipeline<T> {
             }
             Input::Watched { position, result } => self.watched(position, result, out),
             Input::TimedOut { timer } => self.timed_out(now_us, timer, out),
+            Input::Prepare => self.prepare(now_us, out),
             Input::Shutdown => self.shutdown(now_us, out),
             Input::Abandon => self.stop(StopReason::Abandoned, out),
         }
@@ -151,13 +163,27 @@ impl<T> Pipeline<T> {
         self.committed
     }
 
+    /// Whether [`Input::Prepare`] would do something: the driver sends it when it has nothing else to do, so that what
+    /// is to be published leaves before the next commit is decided.
+    pub fn may_prepare(&self) -> bool {
+        matches!(self.mode, Mode::Active | Mode::Draining)
+            && self.flight.is_some()
+            && self.prepared.is_none()
+            && self.queued > 0
+            && self.queued + self.draft.len() >= self.options.prepare_requests_min
+    }
+
+    /// Whether a timer still matters.
+    pub fn awaits(&self, timer: u64) -> bool {
+        self.tail_pause == Some(timer) || self.flight.as_ref().is_some_and(|flight| flight.awaits(timer))
+    }
+
     fn boot(&mut self, now_us: u64, boot: Boot, out: &mut Vec<Effect<T>>) {
         if self.mode != Mode::Standby {
             return;
         }
         let Boot { state, nonce, genesis } = boot;
         self.committed = Position::of(&state);
-        self.snapshot_at = state.last_commit();
         self.state = state;
         let writer = |key, body| Command::new(key, Actor::Writer, body);
         if self.committed.commit == 0 {
@@ -177,27 +203,33 @@ impl<T> Pipeline<T> {
 
     fn accept(&mut self, now_us: u64, requests: Vec<Request<T>>, out: &mut Vec<Effect<T>>) {
         for request in requests {
+            let weight = request.weight();
             let reply = match &self.mode {
                 Mode::Stopped(reason) => Some(Reply::Stopped(reason.clone())),
                 Mode::Draining => Some(Reply::Stopped(StopReason::Closed)),
                 Mode::Standby | Mode::Opening | Mode::Active => {
-                    (self.queue.len() >= self.options.queue_requests_max).then_some(Reply::Overloaded)
+                    (self.queued + weight > self.options.queue_requests_max).then_some(Reply::Overloaded)
                 }
             };
-            match reply {
-                Some(reply) => out.push(Effect::Reply { ticket: request.into_ticket(), reply }),
-                None => self.queue.push_back(request),
+            if let Some(reply) = reply {
+                out.push(Effect::Reply { ticket: request.into_ticket(), reply });
+                continue;
             }
+            self.queued += weight;
+            self.queue.push_back(match request {
+                Request::Command { ticket, command, answer } => Queued::Command { ticket, command, answer },
+                Request::Batch { ticket, commands } => Queued::Batch(OpenBatch::new(ticket, commands)),
+                Request::Read { ticket, query } => Queued::Read { ticket, query },
+            });
         }
         self.pump(now_us, out);
     }
 
-    /// Does whatever can be done now: publish what is prepared, decide what waits, prepare the next commit.
+    /// Does what the log's idleness asks for: publish what is prepared, or decide a part of what waits and publish that.
     fn pump(&mut self, now_us: u64, out: &mut Vec<Effect<T>>) {
         while self.flight.is_none() && self.settling.len() < SETTLING_COMMITS_MAX {
             if let Some(sealed) = self.prepared.take() {
-                self.launch(sealed, out);
-                break;
+                return self.launch(sealed, out);
             }
             match self.mode {
                 Mode::Standby | Mode::Stopped(_) => return,
@@ -209,28 +241,27 @@ impl<T> Pipeline<T> {
                 }
                 Mode::Active | Mode::Draining => {}
             }
-            if self.snapshot_due() {
-                self.snapshot(out);
+            // What was prepared in part goes at once; else a part of what waits.
+            if self.draft.len() < self.options.prepare_requests_min {
+                self.fill(now_us, LAUNCH_COMMANDS_MAX, out);
             }
-            self.fill(now_us, out);
             if self.draft.is_empty() {
-                return self.finish_draining(out);
+                if self.queue.is_empty() {
+                    return self.finish_draining(out);
+                }
+                continue;
             }
             let Some(sealed) = self.seal(now_us, out) else { return };
             self.launch(sealed, out);
         }
-        self.prepare(now_us, out);
     }
 
-    /// Prepares the next commit while one is in flight; not when a snapshot is due, which needs a state that is
-    /// exactly the log's.
+    /// Decides a part of the next commit while one is in flight.
     fn prepare(&mut self, now_us: u64, out: &mut Vec<Effect<T>>) {
-        let serving = matches!(self.mode, Mode::Active | Mode::Draining);
-        let waiting = self.queue.len() >= self.options.prepare_requests_min;
-        if !serving || !waiting || self.prepared.is_some() || self.flight.is_none() || self.snapshot_due() {
+        if !self.may_prepare() {
             return;
         }
-        self.fill(now_us, out);
+        self.fill(now_us, PREPARE_COMMANDS_MAX, out);
         if self.draft.full {
             self.prepared = self.seal(now_us, out);
         }
@@ -246,18 +277,17 @@ impl<T> Pipeline<T> {
             out.push(Effect::Led { epoch: self.state.writer_epoch() });
             return true;
         };
-        let events = match ledger::decide(&self.state, &command, now_us) {
-            Ok(Decision::New(events)) => events,
+        let why = match self.decide(now_us, &command) {
+            Verdict::New { .. } => None,
             // An earlier term's own genesis: it stands in the log already.
-            Ok(Decision::Repeated { .. }) => return true,
-            Err(refusal) => {
-                let why = format!("the ledger refused to begin this term: {refusal}");
-                self.stop(StopReason::Broken(why), out);
-                return false;
+            Verdict::Repeated { .. } => return true,
+            Verdict::Refused { refusal, .. } => {
+                Some(format!("the ledger refused to begin this term: {refusal}"))
             }
+            Verdict::Full => unreachable!("the first command of a draft fits, or fits into none"),
+            Verdict::TooLarge(why) | Verdict::Broken(why) => Some(why),
         };
-        let fits = encode_all(&events).and_then(|encoded| self.apply_all(&events, encoded));
-        if let Err(why) = fits {
+        if let Some(why) = why {
             self.stop(StopReason::Broken(why), out);
             return false;
         }
@@ -266,128 +296,172 @@ impl<T> Pipeline<T> {
         false
     }
 
-    /// Decides what waits, until the queue is empty or the draft is full.
-    fn fill(&mut self, now_us: u64, out: &mut Vec<Effect<T>>) {
-        while !self.draft.full
-            && let Some(request) = self.queue.pop_front()
+    /// Decides what waits, until the queue is empty, the draft is full, or `commands_max` were decided.
+    fn fill(&mut self, now_us: u64, commands_max: usize, out: &mut Vec<Effect<T>>) {
+        let mut left = commands_max;
+        while left > 0
+            && !self.draft.full
+            && let Some(queued) = self.queue.pop_front()
         {
-            match self.take(now_us, request, out) {
-                Taken::Yes => {}
-                Taken::Full(request) => {
-                    self.queue.push_front(request);
-                    self.draft.full = true;
+            match queued {
+                Queued::Command { ticket, command, answer } => {
+                    left -= 1;
+                    self.take_command(now_us, ticket, command, answer, out);
                 }
-                Taken::Stopped => return,
+                Queued::Batch(batch) => left -= self.take_batch(now_us, batch, left, out),
+                Queued::Read { ticket, query } => {
+                    left -= 1;
+                    self.queued -= 1;
+                    let reply = Reply::Answer(query.ask(&self.state));
+                    self.wait(Waiting::Other { ticket, reply }, out);
+                }
+            }
+            if matches!(self.mode, Mode::Stopped(_)) {
+                return;
             }
         }
     }
 
-    fn take(&mut self, now_us: u64, request: Request<T>, out: &mut Vec<Effect<T>>) -> Taken<T> {
-        let (ticket, command) = match request {
-            Request::Command { ticket, command } => (ticket, command),
-            Request::Read { ticket, query } => {
-                let reply = Reply::Answer(query.ask(&self.state));
-                self.wait(Waiting::Other { ticket, reply }, out);
-                return Taken::Yes;
-            }
-        };
-        let reply = match ledger::decide(&self.state, &command, now_us) {
-            Ok(Decision::New(events)) => return self.take_events(ticket, command, events, out),
-            Ok(Decision::Repeated { commit, first_leaf, count }) => {
-                Reply::Repeated { commit, first_leaf, count }
-            }
-            Err(refusal) => Reply::Refused { refusal, at_leaf: self.state.next_leaf() },
-        };
-        self.wait(Waiting::Other { ticket, reply }, out);
-        Taken::Yes
-    }
-
-    fn take_events(
+    fn take_command(
         &mut self,
+        now_us: u64,
         ticket: T,
         command: Box<Command>,
-        events: Vec<Event>,
+        answer: AnswerWith,
         out: &mut Vec<Effect<T>>,
-    ) -> Taken<T> {
-        let encoded = match encode_all(&events) {
-            Ok(encoded) => encoded,
-            Err(why) => {
-                self.wait(Waiting::Other { ticket, reply: Reply::TooLarge(why) }, out);
-                return Taken::Yes;
+    ) {
+        let reply = match self.decide(now_us, &command) {
+            Verdict::New { first_leaf, count } => {
+                self.queued -= 1;
+                let waiting = match answer {
+                    AnswerWith::Events => {
+                        Waiting::Done { ticket, first_leaf, events: std::mem::take(&mut self.events) }
+                    }
+                    AnswerWith::Place => Waiting::Placed { ticket, first_leaf, count },
+                };
+                return self.wait(waiting, out);
             }
+            Verdict::Full => {
+                self.draft.full = true;
+                return self.queue.push_front(Queued::Command { ticket, command, answer });
+            }
+            Verdict::Broken(why) => {
+                self.queue.push_front(Queued::Command { ticket, command, answer });
+                return self.stop(StopReason::Broken(why), out);
+            }
+            Verdict::Repeated { commit, first_leaf, count } => Reply::Repeated { commit, first_leaf, count },
+            Verdict::Refused { refusal, at_leaf } => Reply::Refused { refusal, at_leaf },
+            Verdict::TooLarge(why) => Reply::TooLarge(why),
         };
-        if !self.draft.fits(&encoded) {
-            if !self.draft.is_empty() {
-                return Taken::Full(Request::Command { ticket, command });
-            }
-            let why = format!(
-                "the command makes {} events of {} bytes; one commit takes {COMMIT_EVENTS_MAX} events and \
-                 {COMMIT_BYTES_MAX} bytes: ask for less at once",
-                events.len(),
-                encoded.iter().map(|e| e.len()).sum::<usize>()
-            );
-            self.wait(Waiting::Other { ticket, reply: Reply::TooLarge(why) }, out);
-            return Taken::Yes;
-        }
-        let first_leaf = self.state.next_leaf();
-        if let Err(why) = self.apply_all(&events, encoded) {
-            self.queue.push_front(Request::Command { ticket, command });
-            self.stop(StopReason::Broken(why), out);
-            return Taken::Stopped;
-        }
-        self.wait(Waiting::Done { ticket, first_leaf, events }, out);
-        Taken::Yes
+        self.queued -= 1;
+        self.wait(Waiting::Other { ticket, reply }, out);
     }
 
-    /// Folds a command's events into the speculative state and the draft.
-    fn apply_all(&mut self, events: &[Event], encoded: Vec<ByteVec>) -> Result<(), String> {
-        if self.draft.is_empty() {
-            self.draft.first_leaf = self.state.next_leaf();
+    /// Decides up to `commands_max` of a batch; says how many. What is left goes back to the queue's front.
+    fn take_batch(
+        &mut self,
+        now_us: u64,
+        mut batch: Box<OpenBatch<T>>,
+        commands_max: usize,
+        out: &mut Vec<Effect<T>>,
+    ) -> usize {
+        let mut taken = 0;
+        while let Some(command) = batch.next() {
+            if taken == commands_max {
+                self.queue.push_front(Queued::Batch(batch));
+                return taken;
+            }
+            let each = match self.decide(now_us, command) {
+                Verdict::New { first_leaf, count } => {
+                    // Hash and time follow when the commit is sealed.
+                    let position = Position { commit: self.state.last_commit() + 1, ..Position::default() };
+                    Each::Placed(Placed::new(&position, first_leaf, count))
+                }
+                Verdict::Repeated { commit, first_leaf, count } => {
+                    Each::Repeated { commit, first_leaf, count }
+                }
+                Verdict::Refused { refusal, at_leaf } => Each::Refused { refusal, at_leaf },
+                Verdict::TooLarge(why) => Each::TooLarge(why),
+                Verdict::Full => {
+                    self.draft.full = true;
+                    self.queue.push_front(Queued::Batch(batch));
+                    return taken;
+                }
+                Verdict::Broken(why) => {
+                    self.queue.push_front(Queued::Batch(batch));
+                    self.stop(StopReason::Broken(why), out);
+                    return taken;
+                }
+            };
+            self.queued -= 1;
+            taken += 1;
+            batch.results.push(each);
         }
-        for event in events {
-            ledger::apply(&mut self.state, event)
-                .map_err(|e| format!("the ledger cannot apply an event it just decided (a bug): {e}"))?;
+        self.wait(Waiting::Batch(batch), out);
+        taken
+    }
+
+    /// Decides one command; new events go into the draft and into the state, and stay in `events`.
+    fn decide(&mut self, now_us: u64, command: &Command) -> Verdict {
+        self.events.clear();
+        match ledger::decide_into(&self.state, command, now_us, &mut self.events) {
+            Ok(Decided::New) => {}
+            Ok(Decided::Repeated { commit, first_leaf, count }) => {
+                return Verdict::Repeated { commit, first_leaf, count };
+            }
+            Err(refusal) => return Verdict::Refused { refusal, at_leaf: self.state.next_leaf() },
+        }
+        let first_leaf = self.state.next_leaf();
+        if self.draft.is_empty() {
+            self.draft.first_leaf = first_leaf;
+        }
+        match self.draft.append(&self.events) {
+            Ok(()) => {}
+            Err(Unfit::Full) => return Verdict::Full,
+            Err(Unfit::TooLarge(why)) => return Verdict::TooLarge(why),
+        }
+        for event in &self.events {
+            if let Err(e) = ledger::apply(&mut self.state, event) {
+                let why = format!("the ledger cannot apply an event it just decided (a bug): {e}");
+                return Verdict::Broken(why);
+            }
             self.draft.time_us = self.draft.time_us.max(event.header.time_us);
         }
-        self.draft.push(encoded);
-        Ok(())
+        Verdict::New { first_leaf, count: self.events.len() as u32 }
     }
 
     /// Closes the draft: number, time, chain hash. The speculative state moves to the next commit.
     fn seal(&mut self, now_us: u64, out: &mut Vec<Effect<T>>) -> Option<Sealed<T>> {
-        let draft = std::mem::take(&mut self.draft);
-        let leaves = draft.events.len() as u64;
-        let commit = Commit {
-            version: COMMIT_VERSION,
+        let fields = CommitFields {
             shard: self.options.shard,
             writer_epoch: self.state.writer_epoch(),
             number: self.state.last_commit() + 1,
-            first_leaf: draft.first_leaf,
-            time_us: now_us.max(draft.time_us).max(self.state.last_time_us()),
+            time_us: now_us.max(self.draft.time_us).max(self.state.last_time_us()),
             previous: self.state.last_commit_hash(),
-            events: draft.events,
         };
-        let bytes = Bytes::from(encode(&commit));
+        let first_leaf = self.draft.first_leaf;
+        let leaf = first_leaf + self.draft.len() as u64;
+        let (bytes, waiting) = self.draft.seal(&fields);
+        let CommitFields { number, time_us, .. } = fields;
         let hash = Commit::hash(&bytes);
-        if let Err(e) = ledger::end_commit(&mut self.state, commit.number, hash, commit.time_us) {
+        let position = Position { commit: number, leaf, hash, time_us };
+        if let Err(e) = ledger::end_commit(&mut self.state, number, hash, time_us) {
             let why = format!("the ledger cannot end the commit it just decided (a bug): {e}");
-            self.refuse_waiting(draft.waiting, &StopReason::Broken(why.clone()), out);
+            self.prepared = Some(Sealed { position, first_leaf, bytes, waiting });
             self.stop(StopReason::Broken(why), out);
             return None;
         }
-        let position = Position {
-            commit: commit.number,
-            leaf: commit.first_leaf + leaves,
-            hash,
-            time_us: commit.time_us,
-        };
-        Some(Sealed { position, first_leaf: commit.first_leaf, bytes, waiting: draft.waiting })
+        // A batch that goes on in the next commit.
+        if let Some(Queued::Batch(batch)) = self.queue.front_mut() {
+            batch.place(&position);
+        }
+        Some(Sealed { position, first_leaf, bytes, waiting })
     }
 
     /// Attaches an answer to the last commit that it may depend on; with none outstanding it leaves at once.
     fn wait(&mut self, waiting: Waiting<T>, out: &mut Vec<Effect<T>>) {
         let carrier = if !self.draft.is_empty() {
-            &mut self.draft.waiting
+            return self.draft.wait(waiting);
         } else if let Some(sealed) = &mut self.prepared {
             &mut sealed.waiting
         } else if let Some(flight) = &mut self.flight {
@@ -405,20 +479,18 @@ impl<T> Pipeline<T> {
         &mut self,
         now_us: u64,
         number: u64,
-        result: Result<(), String>,
+        result: Result<(), TailRefusal>,
         out: &mut Vec<Effect<T>>,
     ) {
-        if let Err(reason) = result {
-            let waiting = self.settling.iter().any(|sealed| sealed.position.commit == number);
-            if waiting && self.tail_pause.is_none() {
-                let timer = self.next_id();
-                self.tail_pause = Some(timer);
-                out.push(Effect::Warn(format!(
-                    "the archive tail refused commit {number}: {reason}; retrying"
-                )));
-                out.push(Effect::Timer { timer, after_us: TAIL_PAUSE_US });
+        match result {
+            Ok(()) => {}
+            Err(TailRefusal::Broken(reason)) => {
+                let why = format!(
+                    "{reason}; the archive was altered or is another log's: `counterfoil restore` puts them right"
+                );
+                return self.stop(StopReason::Broken(why), out);
             }
-            return;
+            Err(TailRefusal::Retry(reason)) => return self.retry_tail(number, &reason, out),
         }
         while let Some(sealed) = self.settling.front()
             && sealed.position.commit <= number
@@ -435,21 +507,18 @@ impl<T> Pipeline<T> {
         self.pump(now_us, out);
     }
 
+    fn retry_tail(&mut self, number: u64, reason: &str, out: &mut Vec<Effect<T>>) {
+        let waiting = self.settling.iter().any(|sealed| sealed.position.commit == number);
+        if waiting && self.tail_pause.is_none() {
+            let timer = self.next_id();
+            self.tail_pause = Some(timer);
+            out.push(Effect::Warn(format!("the archive tail refused commit {number}: {reason}; retrying")));
+            out.push(Effect::Timer { timer, after_us: TAIL_PAUSE_US });
+        }
+    }
+
     fn tail_append(&self, sealed: &Sealed<T>, out: &mut Vec<Effect<T>>) {
         out.push(Effect::TailAppend { position: sealed.position, bytes: sealed.bytes.clone() });
-    }
-
-    fn snapshot_due(&self) -> bool {
-        let every = self.options.snapshot_commits;
-        every > 0 && self.state.last_commit().saturating_sub(self.snapshot_at) >= every
-    }
-
-    /// Only while nothing is speculative.
-    fn snapshot(&mut self, out: &mut Vec<Effect<T>>) {
-        let certain = self.draft.is_empty() && self.prepared.is_none() && self.flight.is_none();
-        assert!(certain, "a snapshot of what is not in the log would outlive it");
-        self.snapshot_at = self.state.last_commit();
-        out.push(Effect::Snapshot(Box::new(self.state.clone())));
     }
 
     fn shutdown(&mut self, now_us: u64, out: &mut Vec<Effect<T>>) {
@@ -468,14 +537,11 @@ impl<T> Pipeline<T> {
         self.pump(now_us, out);
     }
 
-    /// With nothing left to do, a machine that drains takes its last snapshot and stops.
+    /// With nothing left to do, a machine that drains stops.
     fn finish_draining(&mut self, out: &mut Vec<Effect<T>>) {
         let idle = self.queue.is_empty() && self.settling.is_empty() && self.flight.is_none();
         if self.mode != Mode::Draining || !idle {
             return;
-        }
-        if self.state.last_commit() > self.snapshot_at {
-            self.snapshot(out);
         }
         self.stop(StopReason::Closed, out);
     }
@@ -495,23 +561,25 @@ impl<T> Pipeline<T> {
             }
         }
         let prepared = self.prepared.take().map_or_else(Vec::new, |sealed| sealed.waiting);
-        self.refuse_waiting(prepared, &reason, out);
         let draft = std::mem::take(&mut self.draft).waiting;
-        self.refuse_waiting(draft, &reason, out);
+        out.extend(prepared.into_iter().chain(draft).map(|waiting| waiting.leave_unsent(&reason)));
         self.refuse_queue(&reason, out);
         // The speculative state is thrown away, so that nothing can be answered from it.
         self.state = State::new(self.options.shard);
-    }
-
-    fn refuse_waiting(&mut self, waiting: Vec<Waiting<T>>, reason: &StopReason, out: &mut Vec<Effect<T>>) {
-        for ticket in waiting.into_iter().map(Waiting::into_ticket) {
-            out.push(Effect::Reply { ticket, reply: Reply::Stopped(reason.clone()) });
-        }
+        self.events = Vec::new();
     }
 
     fn refuse_queue(&mut self, reason: &StopReason, out: &mut Vec<Effect<T>>) {
-        for request in std::mem::take(&mut self.queue) {
-            out.push(Effect::Reply { ticket: request.into_ticket(), reply: Reply::Stopped(reason.clone()) });
+        self.queued = 0;
+        for queued in std::mem::take(&mut self.queue) {
+            let ticket = match queued {
+                Queued::Command { ticket, .. } | Queued::Read { ticket, .. } => ticket,
+                Queued::Batch(batch) => {
+                    out.push(batch.leave_unfinished(reason));
+                    continue;
+                }
+            };
+            out.push(Effect::Reply { ticket, reply: Reply::Stopped(reason.clone()) });
         }
     }
 
@@ -519,9 +587,4 @@ impl<T> Pipeline<T> {
         self.ids += 1;
         self.ids
     }
-}
-
-fn encode_all(events: &[Event]) -> Result<Vec<ByteVec>, String> {
-    let encoded = events.iter().map(|event| encode_event(event).map(ByteVec::from));
-    encoded.collect::<Result<Vec<_>, _>>().map_err(|e| e.to_string())
 }

@@ -8,12 +8,10 @@ mod link;
 
 pub(crate) use link::{Link, LinkOptions, LinkRequest};
 
-use crate::pipeline::{Effect, Input, Pipeline, Position, Reply, Request, StopReason};
+use crate::pipeline::{Effect, Input, Pipeline, Position, Reply, Request, StopReason, TailRefusal};
 use crate::reader::{CommittedCommit, ReadError};
-use crate::snapshot_store::SnapshotStore;
-use crate::tail::{Tail, TailSyncer};
+use crate::tail::{TAIL_SYNC_DELAY, Tail, TailError, TailSyncer};
 use bytes::Bytes;
-use ledger::State;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::fs::File;
@@ -54,7 +52,7 @@ impl Committed {
     }
 }
 
-/// Counts the requests inside the writer, so that its queue is bounded whatever waits for what.
+/// Counts the commands inside the writer, so that its queue is bounded whatever waits for what.
 pub(crate) struct Gate {
     inside: AtomicUsize,
     inside_max: usize,
@@ -65,22 +63,30 @@ impl Gate {
         Arc::new(Self { inside: AtomicUsize::new(0), inside_max })
     }
 
-    /// A pass for one request; `None` when there are too many inside.
-    pub(crate) fn enter(self: &Arc<Self>) -> Option<Pass> {
-        if self.inside.fetch_add(1, Ordering::Relaxed) < self.inside_max {
-            return Some(Pass(self.clone()));
+    /// A pass for `count` commands; `None` when there are too many inside.
+    pub(crate) fn enter(self: &Arc<Self>, count: usize) -> Option<Pass> {
+        if self.inside.fetch_add(count, Ordering::Relaxed) + count <= self.inside_max {
+            return Some(Pass { gate: self.clone(), count });
         }
-        self.inside.fetch_sub(1, Ordering::Relaxed);
+        self.inside.fetch_sub(count, Ordering::Relaxed);
         None
+    }
+
+    /// How many may be inside.
+    pub(crate) fn inside_max(&self) -> usize {
+        self.inside_max
     }
 }
 
-/// Held by a request until it is answered.
-pub(crate) struct Pass(Arc<Gate>);
+/// Held by commands until they are answered.
+pub(crate) struct Pass {
+    gate: Arc<Gate>,
+    count: usize,
+}
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        self.0.inside.fetch_sub(1, Ordering::Relaxed);
+        self.gate.inside.fetch_sub(self.count, Ordering::Relaxed);
     }
 }
 
@@ -104,7 +110,6 @@ pub(crate) struct Writer {
     pub(crate) tail: Tail,
     pub(crate) syncer: TailSyncer,
     pub(crate) sync_mode: TailSyncMode,
-    pub(crate) snapshots: SnapshotStore,
     pub(crate) position: watch::Sender<Position>,
     pub(crate) commits: broadcast::Sender<Committed>,
     pub(crate) stopped: watch::Sender<Option<StopReason>>,
@@ -119,12 +124,23 @@ struct Running {
     timers: BinaryHeap<Reverse<(Instant, u64)>>,
     /// Inputs that an effect led to at once.
     follow: VecDeque<Input<Ticket>>,
+    /// Kept for its memory.
+    effects: Vec<Effect<Ticket>>,
     last_us: u64,
-    snapshot: Option<JoinHandle<()>>,
-    /// The newest state that came while a snapshot was still being written.
-    snapshot_next: Option<State>,
+    sync: SyncPace,
     ended: bool,
 }
+
+/// Asking the sync thread wakes it; one sync serves everything that was written before it began.
+struct SyncPace {
+    /// The last time it was asked.
+    asked: Option<Instant>,
+    /// Something was written since, and it will be asked then.
+    due: Option<Instant>,
+}
+
+/// Shorter than [`TAIL_SYNC_DELAY`], so that what is written between two askings is never older than that twice.
+const SYNC_ASK_PERIOD: Duration = TAIL_SYNC_DELAY.checked_div(2).expect("not a division by zero");
 
 impl Writer {
     /// Starts the thread; it ends when the pipeline stops.
@@ -134,9 +150,9 @@ impl Writer {
                 writer: self,
                 timers: BinaryHeap::new(),
                 follow: VecDeque::from([boot]),
+                effects: Vec::new(),
                 last_us: 0,
-                snapshot: None,
-                snapshot_next: None,
+                sync: SyncPace { asked: None, due: None },
                 ended: false,
             };
             running.step_all(Vec::new());
@@ -149,20 +165,11 @@ impl Writer {
 }
 
 impl Running {
-    /// Waits for something, takes everything that is there, steps.
+    /// Waits for something, unless there is something to prepare; takes everything that is there; steps.
     fn turn(&mut self) {
-        let first = match self.timers.peek() {
-            None => self.writer.queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(Reverse((at, _))) => {
-                self.writer.queue.recv_timeout(at.saturating_duration_since(Instant::now()))
-            }
-        };
         let mut requests = Vec::new();
-        let mut next = match first {
-            Ok(message) => Some(message),
-            Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => Some(Message::Input(Input::Shutdown)),
-        };
+        let mut next =
+            if self.writer.pipeline.may_prepare() { self.writer.queue.try_recv().ok() } else { self.wait() };
         let mut taken = 0;
         while let Some(message) = next {
             match message {
@@ -172,14 +179,43 @@ impl Running {
             taken += 1;
             next = if taken < DRAIN_MESSAGES_MAX { self.writer.queue.try_recv().ok() } else { None };
         }
+        self.look_at_timers();
+        self.step_all(requests);
+        if self.writer.pipeline.may_prepare() {
+            self.step(Input::Prepare);
+        }
+    }
+
+    /// The next message; `None` when a timer or the tail's sync is due first.
+    fn wait(&mut self) -> Option<Message> {
+        while let Some(Reverse((_, timer))) = self.timers.peek()
+            && !self.writer.pipeline.awaits(*timer)
+        {
+            self.timers.pop();
+        }
+        let timer = self.timers.peek().map(|Reverse((at, _))| *at);
+        let received = match timer.into_iter().chain(self.sync.due).min() {
+            None => self.writer.queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(at) => self.writer.queue.recv_timeout(at.saturating_duration_since(Instant::now())),
+        };
+        match received {
+            Ok(message) => Some(message),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => Some(Message::Input(Input::Shutdown)),
+        }
+    }
+
+    fn look_at_timers(&mut self) {
         let now = Instant::now();
+        if self.sync.due.is_some_and(|due| due <= now) {
+            self.ask_sync(now);
+        }
         while let Some(Reverse((at, timer))) = self.timers.peek()
             && *at <= now
         {
             self.follow.push_back(Input::TimedOut { timer: *timer });
             self.timers.pop();
         }
-        self.step_all(requests);
     }
 
     /// Requests first: those that came while a commit was away belong into the next one.
@@ -195,11 +231,12 @@ impl Running {
     fn step(&mut self, input: Input<Ticket>) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64);
         self.last_us = self.last_us.max(now);
-        let mut effects = Vec::new();
+        let mut effects = std::mem::take(&mut self.effects);
         self.writer.pipeline.step(self.last_us, input, &mut effects);
-        for effect in effects {
+        for effect in effects.drain(..) {
             self.perform(effect);
         }
+        self.effects = effects;
     }
 
     fn perform(&mut self, effect: Effect<Ticket>) {
@@ -229,7 +266,6 @@ impl Running {
                     let _ = led.send(epoch);
                 }
             }
-            Effect::Snapshot(state) => self.write_snapshot(*state),
             Effect::Warn(text) => tracing::warn!(target: "journal", "{text}"),
             Effect::Stop(reason) => {
                 match &reason {
@@ -244,52 +280,43 @@ impl Running {
 
     fn append(&mut self, position: Position, bytes: &[u8]) {
         let number = position.commit;
-        let result = self.writer.tail.append(position, bytes).map_err(|e| e.to_string());
+        let result = self.writer.tail.append(position, bytes).map_err(refusal);
         let written = result.is_ok();
+        let soon = self.writer.sync_mode == TailSyncMode::Soon;
         // In `Always` mode the sync thread reports instead.
-        if !written || self.writer.sync_mode == TailSyncMode::Soon {
+        if !written || soon {
             self.follow.push_back(Input::TailWritten { number, result });
         }
-        if written {
-            self.writer.syncer.ask(self.writer.tail.pending());
-        }
-    }
-
-    /// On a thread of its own; what comes while one is being written waits for the next occasion, or the end.
-    fn write_snapshot(&mut self, state: State) {
-        if self.snapshot.as_ref().is_some_and(|thread| !thread.is_finished()) {
-            self.snapshot_next = Some(state);
+        if !written {
             return;
         }
-        self.snapshot_next = None;
-        let store = self.writer.snapshots.clone();
-        let write = move || write_snapshot(&store, &state);
-        match std::thread::Builder::new().name("snapshot".into()).spawn(write) {
-            Ok(thread) => self.snapshot = Some(thread),
-            Err(error) => tracing::warn!(target: "journal", "no thread for a snapshot: {error}"),
+        let now = Instant::now();
+        let next = self.sync.asked.map_or(now, |asked| asked + SYNC_ASK_PERIOD);
+        if !soon || next <= now {
+            self.ask_sync(now);
+        } else {
+            self.sync.due = Some(next);
         }
     }
 
-    /// The tail is synced and marked, the snapshot finished, before the lock goes.
-    fn close(self) {
-        let Running { writer, snapshot, snapshot_next, .. } = self;
-        let Writer { syncer, lock, snapshots, .. } = writer;
+    fn ask_sync(&mut self, now: Instant) {
+        self.sync = SyncPace { asked: Some(now), due: None };
+        self.writer.syncer.ask(self.writer.tail.pending());
+    }
+
+    /// The tail is synced and marked before the lock goes.
+    fn close(mut self) {
+        if self.sync.due.is_some() {
+            self.ask_sync(Instant::now());
+        }
+        let Writer { syncer, lock, .. } = self.writer;
         drop(syncer);
-        if let Some(thread) = snapshot {
-            let _ = thread.join();
-        }
-        if let Some(state) = snapshot_next {
-            write_snapshot(&snapshots, &state);
-        }
         drop(lock);
     }
 }
 
-fn write_snapshot(store: &SnapshotStore, state: &State) {
-    match store.write(state) {
-        Ok(file) => {
-            tracing::info!(target: "journal", commit = file.commit, content = %file.content, "snapshot written");
-        }
-        Err(error) => tracing::warn!(target: "journal", "{error}"),
-    }
+/// A disk that refuses may take it later; a tail that holds other commits never will.
+fn refusal(error: TailError) -> TailRefusal {
+    let text = error.to_string();
+    if matches!(error, TailError::Io { .. }) { TailRefusal::Retry(text) } else { TailRefusal::Broken(text) }
 }

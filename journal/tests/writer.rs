@@ -7,7 +7,7 @@ use futures::stream::FuturesUnordered;
 use harness::*;
 use journal::pipeline::StopReason;
 use journal::writer::TailSyncMode;
-use journal::{Journal, StartError, SubmitError, Until};
+use journal::{Journal, Placed, StartError, SubmitError, Until};
 use protocol::EventBody;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,6 +40,45 @@ async fn outcomes_repeats_refusals_and_reads() {
     assert!(client.submit(open_account(3, 3)).await.is_ok(), "the writer lives");
     journal.shutdown().await.unwrap();
     assert!(matches!(client.submit(open_account(4, 4)).await, Err(SubmitError::Stopped(_))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn batches_tell_where_each_command_stands() {
+    let harness = Harness::start().await;
+    let mut options = harness.options("a");
+    options.pipeline.queue_requests_max = 3_000;
+    let journal = Journal::open(options).await.unwrap();
+    let client = journal.client();
+    let single = client.submit_placed(open_account(1, 1)).await.unwrap();
+    assert_eq!((single.commit, single.first_leaf, single.count, single.repeated), (3, 2, 1, false));
+    let again = client.submit_placed(open_account(1, 1)).await.unwrap();
+    assert_eq!(again, Placed { repeated: true, ..single });
+    assert!(client.submit_many(Vec::new()).await.unwrap().is_empty());
+    // Over several commits; one refused, one repeated.
+    let commands = (2..=2_500).chain([1]).map(|n| open_account(n, n)).chain([open_account(9_999, 2)]);
+    let results = client.submit_many(commands.collect()).await.unwrap();
+    let log = whole_log(&journal).await;
+    for (k, result) in results.iter().take(2_499).enumerate() {
+        let placed = result.as_ref().unwrap();
+        let commit = &log[placed.commit as usize - 1];
+        assert_eq!(
+            (placed.commit_hash, placed.time_us, placed.count),
+            (commit.hash, commit.commit.time_us, 1)
+        );
+        let event = &commit.events[(placed.first_leaf - commit.commit.first_leaf) as usize];
+        assert!(matches!(&event.body, EventBody::AccountOpened(e) if e.account == account(k as u64 + 2)));
+    }
+    assert_eq!(results[2_499].as_ref().unwrap(), &again);
+    assert!(matches!(results[2_500], Err(SubmitError::Refused { .. })));
+    let too_many = client.submit_many((0..3_001).map(|n| open_account(n, n)).collect()).await;
+    assert!(matches!(too_many, Err(SubmitError::TooLarge(_))), "{too_many:?}");
+    let before = journal.position().borrow().leaf;
+    let batch = |base: u64| (base..base + 2_000).map(|n| open_account(n, n)).collect::<Vec<_>>();
+    let (first, second) = tokio::join!(client.submit_many(batch(10_000)), client.submit_many(batch(20_000)));
+    assert!(first.unwrap().iter().all(Result::is_ok));
+    assert!(matches!(second, Err(SubmitError::Overloaded)), "{second:?}");
+    assert_eq!(journal.position().borrow().leaf, before + 2_000, "nothing of the second happened");
+    journal.shutdown().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -28,15 +28,45 @@ pub enum Decision {
     },
 }
 
+/// What [`decide_into`] found; the events themselves are in the caller's buffer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Decided {
+    /// At least one event was appended.
+    New,
+    /// See [`Decision::Repeated`]; nothing was appended.
+    Repeated {
+        /// The commit of the first outcome.
+        commit: u64,
+        /// Its first event.
+        first_leaf: u64,
+        /// How many events.
+        count: u32,
+    },
+}
+
 /// Decides a command at the writer's time (microseconds UTC; the log's own time when that is later).
 pub fn decide(state: &State, command: &Command, now_us: u64) -> Result<Decision, Refusal> {
+    let mut events = Vec::new();
+    Ok(match decide_into(state, command, now_us, &mut events)? {
+        Decided::New => Decision::New(events),
+        Decided::Repeated { commit, first_leaf, count } => Decision::Repeated { commit, first_leaf, count },
+    })
+}
+
+/// [`decide`] that appends new events to a buffer which the caller keeps; a refusal leaves the buffer as it was.
+pub fn decide_into(
+    state: &State,
+    command: &Command,
+    now_us: u64,
+    events: &mut Vec<Event>,
+) -> Result<Decided, Refusal> {
     let fingerprint = idempotency::fingerprint(&command.body);
     if let Some(entry) = state.keys.get(&command.key) {
         if entry.command != fingerprint {
             return Err(Refusal::KeyReused { key: command.key, first_leaf: entry.first_leaf });
         }
         let (commit, first_leaf, count) = (entry.commit, entry.first_leaf, entry.count);
-        return Ok(Decision::Repeated { commit, first_leaf, count });
+        return Ok(Decided::Repeated { commit, first_leaf, count });
     }
     let now_us = now_us.max(state.time_us);
     if let Some(not_after_us) = command.not_after_us.filter(|not_after_us| now_us > *not_after_us) {
@@ -44,7 +74,9 @@ pub fn decide(state: &State, command: &Command, now_us: u64) -> Result<Decision,
     }
     let mut plan = Plan { state, now_us, opened: Vec::new(), drafts: Vec::new() };
     plan_body(&mut plan, &command.body)?;
-    plan.finish(command, fingerprint).map(Decision::New)
+    let before = events.len();
+    plan.finish(command, fingerprint, events).inspect_err(|_| events.truncate(before))?;
+    Ok(Decided::New)
 }
 
 fn plan_body(plan: &mut Plan, body: &CommandBody) -> Result<(), Refusal> {
@@ -165,13 +197,12 @@ impl<'a> Plan<'a> {
         Ok(number)
     }
 
-    fn finish(mut self, command: &Command, fingerprint: u64) -> Result<Vec<Event>, Refusal> {
+    fn finish(mut self, command: &Command, fingerprint: u64, events: &mut Vec<Event>) -> Result<(), Refusal> {
         if !self.opened.is_empty() {
             let opened = LedgerAccountsOpened { opened: std::mem::take(&mut self.opened) };
             self.drafts.insert(0, Draft { body: opened.into(), legs: Legs::default() });
         }
         assert!(!self.drafts.is_empty(), "an accepted command leaves at least one event");
-        let mut events = Vec::with_capacity(self.drafts.len());
         for (k, Draft { body, legs }) in self.drafts.into_iter().enumerate() {
             check_range(self.state, &legs)?;
             let header = Header {
@@ -188,7 +219,7 @@ impl<'a> Plan<'a> {
             check_size(&event)?;
             events.push(event);
         }
-        Ok(events)
+        Ok(())
     }
 }
 

@@ -28,6 +28,6 @@ pub mod vouchers;
 
 pub use apply::{ApplyError, apply, end_commit};
 pub use command::{Command, CommandBody};
-pub use decide::{Decision, decide};
+pub use decide::{Decided, Decision, decide, decide_into};
 pub use refusal::Refusal;
 pub use state::State;

@@ -58,11 +58,22 @@ where
 
 /// Encodes an event, refusing one that no entry bundle could carry.
 pub fn encode_event(event: &Event) -> Result<Vec<u8>, CodecError> {
-    let bytes = encode(event);
-    if bytes.len() > EVENT_BYTES_MAX {
-        return Err(CodecError::TooLarge { bytes: bytes.len() });
-    }
+    let mut bytes = Vec::new();
+    encode_event_into(event, &mut bytes)?;
     Ok(bytes)
+}
+
+/// Appends an event's canonical bytes to a buffer that the caller keeps. An event that no entry bundle could carry is
+/// refused and leaves the buffer as it was.
+pub fn encode_event_into(event: &Event, bytes: &mut Vec<u8>) -> Result<(), CodecError> {
+    let before = bytes.len();
+    minicbor::encode(event, &mut *bytes).expect("encoding to memory cannot fail");
+    let size = bytes.len() - before;
+    if size > EVENT_BYTES_MAX {
+        bytes.truncate(before);
+        return Err(CodecError::TooLarge { bytes: size });
+    }
+    Ok(())
 }
 
 /// Decodes an event of any version this program knows. Old ones are upcast to today's type: fields they did not have

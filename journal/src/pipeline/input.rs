@@ -56,6 +56,70 @@ pub struct Outcome {
     pub repeated: bool,
 }
 
+/// Where an accepted command's events stand.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Placed {
+    /// The commit that holds its events.
+    pub commit: u64,
+    /// That commit's hash.
+    pub commit_hash: Hash32,
+    /// Leaf of its first event.
+    pub first_leaf: u64,
+    /// How many events.
+    pub count: u32,
+    /// The commit's time, microseconds UTC.
+    pub time_us: u64,
+    /// The key was used before with this very command: this is where the first outcome stands.
+    pub repeated: bool,
+}
+
+impl Placed {
+    pub(super) fn new(position: &Position, first_leaf: u64, count: u32) -> Self {
+        Self {
+            commit: position.commit,
+            commit_hash: position.hash,
+            first_leaf,
+            count,
+            time_us: position.time_us,
+            repeated: false,
+        }
+    }
+}
+
+/// What one command of a batch became.
+#[derive(Clone, Debug)]
+pub enum Each {
+    /// Its events are committed.
+    Placed(Placed),
+    /// It was committed before.
+    Repeated {
+        /// By which commit.
+        commit: u64,
+        /// Its first leaf.
+        first_leaf: u64,
+        /// How many events.
+        count: u32,
+    },
+    /// The ledger said no.
+    Refused {
+        /// Why.
+        refusal: Refusal,
+        /// Number of leaves that it was decided on.
+        at_leaf: u64,
+    },
+    /// No commit could carry it; nothing happened.
+    TooLarge(String),
+}
+
+/// What a caller wants to know of its command.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AnswerWith {
+    /// Its events.
+    Events,
+    /// Where they stand.
+    Place,
+}
+
 /// A question to the state.
 pub struct Query(Box<dyn FnOnce(&State) -> Answer + Send>);
 
@@ -81,6 +145,15 @@ pub enum Request<T> {
         ticket: T,
         /// What; boxed, so that the queue moves pointers.
         command: Box<Command>,
+        /// What the reply tells.
+        answer: AnswerWith,
+    },
+    /// Changes that are answered together, when the last of them is safe.
+    Batch {
+        /// Leaves again with the reply.
+        ticket: T,
+        /// In this order.
+        commands: Vec<Command>,
     },
     /// A look.
     Read {
@@ -94,7 +167,17 @@ pub enum Request<T> {
 impl<T> Request<T> {
     pub(super) fn into_ticket(self) -> T {
         match self {
-            Request::Command { ticket, .. } | Request::Read { ticket, .. } => ticket,
+            Request::Command { ticket, .. }
+            | Request::Batch { ticket, .. }
+            | Request::Read { ticket, .. } => ticket,
+        }
+    }
+
+    /// Its share of the queue's length.
+    pub(super) fn weight(&self) -> usize {
+        match self {
+            Request::Command { .. } | Request::Read { .. } => 1,
+            Request::Batch { commands, .. } => commands.len(),
         }
     }
 }
@@ -141,6 +224,15 @@ pub enum ReadBack {
     },
 }
 
+/// Why the archive tail did not write a commit.
+#[derive(Clone, Debug)]
+pub enum TailRefusal {
+    /// The disk would not; it will be asked again.
+    Retry(String),
+    /// The tail is not the one that this log belongs to.
+    Broken(String),
+}
+
 /// What happens to the machine.
 pub enum Input<T> {
     /// Begin a term; later ones are ignored.
@@ -165,9 +257,11 @@ pub enum Input<T> {
     TailWritten {
         /// The commit.
         number: u64,
-        /// Or why not; it will be asked again.
-        result: Result<(), String>,
+        /// Or why not.
+        result: Result<(), TailRefusal>,
     },
+    /// Nothing else is to be done now: decide a part of what waits (see `Pipeline::may_prepare`).
+    Prepare,
     /// The archive tail cannot say any more what is on its disk.
     TailLost {
         /// Its words.
@@ -244,8 +338,6 @@ pub enum Effect<T> {
         /// The term.
         epoch: u64,
     },
-    /// A state that is exactly the log's; write it down off this thread.
-    Snapshot(Box<State>),
     /// Tell the people who run this.
     Warn(String),
     /// The machine stopped and will answer nothing but that.
@@ -256,6 +348,15 @@ pub enum Effect<T> {
 pub enum Reply {
     /// Its events are committed.
     Done(Outcome),
+    /// Its events are committed; where.
+    Placed(Placed),
+    /// Each command's own.
+    Batch {
+        /// In the batch's order.
+        results: Vec<Each>,
+        /// The commands come back, so that the caller's core frees their memory.
+        spent: Vec<Command>,
+    },
     /// It was committed before; the events are to be read back.
     Repeated {
         /// By which commit.

@@ -42,6 +42,14 @@ enum Next {
     Ask,
 }
 
+impl<T> Flight<T> {
+    /// Whether a timer still matters.
+    pub(super) fn awaits(&self, timer: u64) -> bool {
+        let (Fate::Sent(id) | Fate::Asked(id) | Fate::Pausing(id, _)) = self.fate;
+        id == timer
+    }
+}
+
 impl<T> Pipeline<T> {
     pub(super) fn launch(&mut self, sealed: Sealed<T>, out: &mut Vec<Effect<T>>) {
         assert!(self.flight.is_none(), "one commit in flight: the expected sequence fences no more than one");
@@ -175,12 +183,16 @@ impl<T> Pipeline<T> {
         }
     }
 
-    /// The commit stands in the log: into the tail, and the next one out.
+    /// The commit stands in the log: into the tail; what is ready goes out first, because the log takes longest.
     fn landed(&mut self, now_us: u64, out: &mut Vec<Effect<T>>) {
         let Some(flight) = self.flight.take() else { return };
-        self.tail_append(&flight.sealed, out);
+        let Sealed { position, bytes, .. } = &flight.sealed;
+        let append = Effect::TailAppend { position: *position, bytes: bytes.clone() };
         self.settling.push_back(flight.sealed);
         self.pump(now_us, out);
+        if !matches!(self.mode, Mode::Stopped(_)) {
+            out.push(append);
+        }
     }
 
     /// The watchdog: what was acknowledged must still be there, and be the same.

@@ -3,8 +3,11 @@
 mod schedule;
 
 use super::*;
+use bytes::Bytes;
 use ledger::command::OpenAccount;
 use protocol::asset::{Asset, AssetId};
+use protocol::codec;
+use protocol::commit::COMMIT_EVENTS_MAX;
 use protocol::event::policy::{NetworkOpened, Settings};
 use protocol::id::{AccountId, Hash32};
 
@@ -50,6 +53,10 @@ fn accounts_query() -> Query {
     Query::new(|state| Answer(Box::new(ledger::query::accounts(state).len())))
 }
 
+fn request(ticket: u64, command: Command) -> Request<u64> {
+    Request::Command { ticket, command: Box::new(command), answer: AnswerWith::Events }
+}
+
 /// One pipeline, what it asked for last, what it answered.
 struct Bench {
     pipeline: Pipeline<u64>,
@@ -60,7 +67,6 @@ struct Bench {
     replies: Vec<(u64, Reply)>,
     timers: Vec<u64>,
     stopped: Option<StopReason>,
-    snapshots: Vec<u64>,
     led: u32,
     committed: Vec<Position>,
 }
@@ -76,7 +82,6 @@ impl Bench {
             replies: Vec::new(),
             timers: Vec::new(),
             stopped: None,
-            snapshots: Vec::new(),
             led: 0,
             committed: Vec::new(),
         }
@@ -98,7 +103,15 @@ impl Bench {
         self.step(Input::Boot(Box::new(boot)));
     }
 
+    /// As the driver does: what is to be published leaves before the next commit is prepared.
     fn step(&mut self, input: Input<u64>) {
+        self.step_once(input);
+        while self.pipeline.may_prepare() {
+            self.step_once(Input::Prepare);
+        }
+    }
+
+    fn step_once(&mut self, input: Input<u64>) {
         let mut out = Vec::new();
         self.now_us += 1;
         self.pipeline.step(self.now_us, input, &mut out);
@@ -113,7 +126,6 @@ impl Bench {
                 Effect::Reply { ticket, reply } => self.replies.push((ticket, reply)),
                 Effect::Timer { timer, .. } => self.timers.push(timer),
                 Effect::Led { .. } => self.led += 1,
-                Effect::Snapshot(state) => self.snapshots.push(state.last_commit()),
                 Effect::Warn(_) => {}
                 Effect::Stop(reason) => self.stopped = Some(reason),
             }
@@ -121,10 +133,13 @@ impl Bench {
     }
 
     fn send(&mut self, requests: impl IntoIterator<Item = (u64, Command)>) {
-        let requests = requests
-            .into_iter()
-            .map(|(ticket, command)| Request::Command { ticket, command: Box::new(command) });
+        let requests = requests.into_iter().map(|(ticket, command)| request(ticket, command));
         self.step(Input::Requests(requests.collect()));
+    }
+
+    fn send_batch(&mut self, ticket: u64, commands: impl IntoIterator<Item = Command>) {
+        let commands = commands.into_iter().collect();
+        self.step(Input::Requests(vec![Request::Batch { ticket, commands }]));
     }
 
     fn read(&mut self, ticket: u64) {
@@ -393,7 +408,7 @@ fn a_tail_that_refuses_holds_replies_back_until_it_writes() {
     bench.send([(1, open(1, 1))]);
     bench.ack_without_tail();
     bench.tail.clear();
-    bench.step(Input::TailWritten { number: 3, result: Err("disk full".into()) });
+    bench.step(Input::TailWritten { number: 3, result: Err(TailRefusal::Retry("disk full".into())) });
     assert!(bench.replies.is_empty());
     bench.last_timer();
     assert_eq!(bench.tail.len(), 1, "appended again");
@@ -432,14 +447,30 @@ fn a_full_queue_says_overloaded() {
 }
 
 #[test]
+fn a_tail_of_another_log_stops_the_writer() {
+    let mut bench = Bench::serving();
+    bench.send([(1, open(1, 1))]);
+    bench.ack_without_tail();
+    let result = Err(TailRefusal::Broken("the archive tail holds other bytes for commit 3".into()));
+    bench.step(Input::TailWritten { number: 3, result });
+    assert!(matches!(&bench.stopped, Some(StopReason::Broken(why)) if why.contains("counterfoil restore")));
+    assert!(matches!(bench.reply(1), Reply::Unknown));
+}
+
+#[test]
 fn commits_are_bounded_and_the_next_is_prepared_while_many_wait() {
     let mut bench = Bench::serving();
-    let many = 2 * COMMIT_EVENTS_MAX as u64 + 10;
-    bench.send((1..=many).map(|n| (n, open(n, n))));
-    let flight = bench.publish.clone().unwrap();
-    assert_eq!(bench.pipeline.prepared.as_ref().unwrap().position.commit, 4);
-    let leaves = |position: &Position, before: u64| position.leaf - before;
-    assert_eq!(leaves(&flight.1, 2), COMMIT_EVENTS_MAX as u64);
+    let first = LAUNCH_COMMANDS_MAX as u64;
+    let many = first + COMMIT_EVENTS_MAX as u64 + 10;
+    bench.step_once(Input::Requests((1..=many).map(|n| request(n, open(n, n))).collect()));
+    let flight = bench.publish.as_ref().expect("sent before the rest is decided").1;
+    assert_eq!(flight.leaf, 2 + first);
+    assert!(bench.pipeline.may_prepare() && bench.pipeline.prepared.is_none());
+    while bench.pipeline.may_prepare() {
+        bench.step_once(Input::Prepare);
+    }
+    let prepared = bench.pipeline.prepared.as_ref().unwrap().position;
+    assert_eq!((prepared.commit, prepared.leaf - flight.leaf), (4, COMMIT_EVENTS_MAX as u64));
     bench.ack();
     bench.ack();
     bench.ack();
@@ -448,20 +479,98 @@ fn commits_are_bounded_and_the_next_is_prepared_while_many_wait() {
 }
 
 #[test]
-fn a_snapshot_is_the_logs_state_and_waits_for_no_idle_moment() {
+fn the_log_never_waits_for_a_commit_to_become_full() {
+    let mut bench = Bench::serving();
+    let many = (LAUNCH_COMMANDS_MAX + PREPARE_REQUESTS_MIN + PREPARE_COMMANDS_MAX) as u64;
+    bench.step_once(Input::Requests((1..=many).map(|n| request(n, open(n, n))).collect()));
+    for _ in 0..2 {
+        bench.step_once(Input::Prepare);
+    }
+    let (attempt, position, _) = bench.publish.take().unwrap();
+    bench.step_once(Input::Published { attempt, result: Published::Stored { sequence: position.commit } });
+    let next = bench.publish.as_ref().expect("what is prepared goes at once").1;
+    assert_eq!(next.leaf - position.leaf, 2 * PREPARE_COMMANDS_MAX as u64);
+}
+
+#[test]
+fn a_commits_bytes_are_the_canonical_form_of_its_type() {
+    for count in [1, 30, 300] {
+        let mut bench = Bench::serving();
+        bench.send_batch(1, (1..=count).map(|n| open(n, n)));
+        let (_, position, bytes) = bench.publish.clone().unwrap();
+        let commit: Commit = codec::decode("commit", &bytes).unwrap();
+        assert_eq!((commit.number, commit.time_us, commit.events.len() as u64), (3, position.time_us, count));
+        assert_eq!(commit.decode_events().unwrap().len() as u64, count);
+    }
+}
+
+#[test]
+fn a_batch_is_answered_once_with_each_commands_own_result() {
+    let mut bench = Bench::serving();
+    bench.send([(1, open(1, 1))]);
+    bench.send_batch(2, [open(2, 2), open(3, 1), open(1, 1), open(2, 2), open(4, 4)]);
+    bench.ack();
+    bench.ack_without_tail();
+    assert_eq!(bench.tickets(), vec![1], "a batch before the tail");
+    bench.write_tail();
+    let Reply::Batch { results, spent } = bench.reply(2) else { panic!("a batch gets a batch's reply") };
+    assert_eq!(spent.len(), 5);
+    let at = bench.committed.last().unwrap();
+    let leaf = bench.done(1).first_leaf;
+    let placed = |first_leaf| Placed::new(at, first_leaf, 1);
+    assert!(matches!(&results[0], Each::Placed(p) if *p == placed(leaf + 1)), "{results:?}");
+    assert!(matches!(&results[1], Each::Refused { at_leaf, .. } if *at_leaf == leaf + 2));
+    assert!(matches!(&results[2], Each::Repeated { commit: 3, count: 1, .. }));
+    assert!(matches!(&results[3], Each::Repeated { commit: 4, .. }));
+    assert!(matches!(&results[4], Each::Placed(p) if *p == placed(leaf + 2)));
+}
+
+#[test]
+fn a_batch_over_several_commits_knows_each_ones_hash_and_leaves_with_the_last() {
+    let mut bench = Bench::serving();
+    let many = (LAUNCH_COMMANDS_MAX + 5) as u64;
+    bench.send_batch(1, (1..=many).map(|n| open(n, n)));
+    let first = bench.ack_without_tail();
+    bench.write_tail();
+    assert!(bench.replies.is_empty(), "half a batch");
+    bench.ack();
+    let last = *bench.committed.last().unwrap();
+    let Reply::Batch { results, .. } = bench.reply(1) else { panic!("a batch gets a batch's reply") };
+    for (k, each) in results.iter().enumerate() {
+        let at = if k < LAUNCH_COMMANDS_MAX { &first } else { &last };
+        let expected = Placed::new(at, 2 + k as u64, 1);
+        assert!(matches!(each, Each::Placed(p) if *p == expected), "{k}: {each:?}, expected {expected:?}");
+    }
+}
+
+#[test]
+fn a_batch_that_stopped_half_way_is_unknown_and_one_that_was_never_sent_is_not() {
+    let mut bench = Bench::serving();
+    bench.send_batch(1, (1..=LAUNCH_COMMANDS_MAX as u64 + 5).map(|n| open(n, n)));
+    bench.send_batch(2, [open(9_001, 9_001)]);
+    bench.send_batch(3, [open(9_002, 1)]);
+    bench.fail();
+    bench.answer_read(ReadBack::Found(Bytes::from_static(b"another writer's")));
+    assert!(matches!(bench.reply(1), Reply::Unknown));
+    for ticket in [2, 3] {
+        assert!(matches!(bench.reply(ticket), Reply::Stopped(StopReason::Fenced { .. })), "{ticket}");
+    }
+}
+
+#[test]
+fn a_batch_that_does_not_fit_into_the_queue_does_not_happen_in_part() {
     let mut options = PipelineOptions::new(0);
-    options.snapshot_commits = 3;
-    options.prepare_requests_min = 1;
+    options.queue_requests_max = 4;
     let mut bench = Bench::new(options);
     bench.boot();
+    bench.send_batch(1, (1..=3).map(|n| open(n, n)));
+    bench.send_batch(2, (4..=5).map(|n| open(n, n)));
+    bench.send([(3, open(6, 6))]);
+    assert!(matches!(bench.reply(2), Reply::Overloaded));
     bench.ack();
     bench.ack();
-    for n in 1..=10 {
-        bench.send([(2 * n, open(2 * n, 2 * n))]);
-        bench.send([(2 * n + 1, open(2 * n + 1, 2 * n + 1))]);
-        bench.ack();
-    }
-    assert_eq!(bench.snapshots, vec![3, 6, 9, 12]);
+    bench.ack();
+    assert_eq!((bench.tickets(), bench.committed.last().unwrap().leaf), (vec![2, 1, 3], 2 + 4));
 }
 
 #[test]
@@ -476,7 +585,6 @@ fn a_shutdown_finishes_what_was_accepted() {
     bench.ack();
     assert_eq!((bench.done(1).commit, bench.done(2).commit), (3, 4));
     assert_eq!(bench.stopped, Some(StopReason::Closed));
-    assert_eq!(bench.snapshots, vec![4]);
 }
 
 #[test]

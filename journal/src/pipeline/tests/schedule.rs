@@ -85,7 +85,6 @@ impl World {
         }
         let mut options = PipelineOptions::new(0);
         options.prepare_requests_min = 1 + self.random.below(4) as usize;
-        options.snapshot_commits = 7;
         let node = Node {
             pipeline: Pipeline::new(options),
             travelling: Vec::new(),
@@ -107,6 +106,9 @@ impl World {
         for effect in out {
             self.perform(index, effect);
         }
+        if self.nodes[index].pipeline.may_prepare() && self.random.below(2) == 0 {
+            self.step_node(index, Input::Prepare);
+        }
     }
 
     fn perform(&mut self, index: usize, effect: Effect<u64>) {
@@ -120,7 +122,7 @@ impl World {
             }
             Effect::TailAppend { position, .. } => {
                 let failed = !self.calm && self.random.below(10) == 0;
-                let result = if failed { Err("disk full".to_owned()) } else { Ok(()) };
+                let result = if failed { Err(TailRefusal::Retry("disk full".to_owned())) } else { Ok(()) };
                 let input = Input::TailWritten { number: position.commit, result };
                 self.nodes[index].travelling.push(Travelling::Input(input));
             }
@@ -130,10 +132,6 @@ impl World {
                 assert_eq!(Commit::hash(bytes), position.hash, "committed something else");
             }
             Effect::Reply { ticket, reply } => self.reply(ticket, reply),
-            Effect::Snapshot(state) => {
-                let bytes = &self.log[state.last_commit() as usize - 1];
-                assert_eq!(Commit::hash(bytes), state.last_commit_hash(), "a snapshot of speculative state");
-            }
             Effect::Stop(reason) => {
                 assert!(matches!(reason, StopReason::Fenced { .. }), "{reason}");
                 self.fenced += 1;
@@ -172,6 +170,7 @@ impl World {
                 assert!(counted <= self.accounts_in_log().len(), "read uncommitted state");
             }
             Reply::Unknown => self.unknown += 1,
+            Reply::Placed(_) | Reply::Batch { .. } => panic!("nobody asked for that"),
             Reply::Stopped(_) | Reply::Overloaded | Reply::TooLarge(_) => {}
         }
     }
@@ -243,7 +242,7 @@ impl World {
             requests.push(if self.random.below(5) == 0 {
                 Request::Read { ticket, query: accounts_query() }
             } else {
-                Request::Command { ticket, command: Box::new(open(key, account)) }
+                super::request(ticket, open(key, account))
             });
         }
         self.step_node(index, Input::Requests(requests));
@@ -309,7 +308,7 @@ impl World {
         let requests = (0..ACCOUNTS).map(|account| {
             let ticket = 1_000_000 + account;
             self.asked.insert(ticket, (account, account));
-            Request::Command { ticket, command: Box::new(open(account, account)) }
+            super::request(ticket, open(account, account))
         });
         let requests = requests.collect();
         self.step_node(last, Input::Requests(requests));
