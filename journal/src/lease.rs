@@ -43,6 +43,8 @@ pub struct LeaseOptions {
     pub epoch: u64,
     /// How far its log is.
     pub position: watch::Receiver<Position>,
+    /// What the door looks at.
+    pub lease: Lease,
 }
 
 /// Says whether the lease is held. Cheap to clone.
@@ -53,7 +55,18 @@ pub struct Lease {
     sent_ms: Arc<AtomicU64>,
 }
 
+impl Default for Lease {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Lease {
+    /// One that is not held yet.
+    pub fn new() -> Lease {
+        Lease { began: Instant::now(), sent_ms: Arc::new(AtomicU64::new(0)) }
+    }
+
     /// True while the leader's own beats come back to it: it is connected, and awake.
     pub fn is_held(&self) -> bool {
         let sent = self.sent_ms.load(Ordering::Acquire);
@@ -68,7 +81,6 @@ impl Lease {
 
 /// Beats until it is dropped.
 pub struct LeaseKeeper {
-    lease: Lease,
     superseded: watch::Receiver<Option<u64>>,
     task: JoinHandle<()>,
 }
@@ -76,16 +88,10 @@ pub struct LeaseKeeper {
 impl LeaseKeeper {
     /// Begins to beat.
     pub async fn start(options: LeaseOptions) -> Result<LeaseKeeper, LeaseError> {
-        let lease = Lease { began: Instant::now(), sent_ms: Arc::new(AtomicU64::new(0)) };
         let (superseded_tx, superseded) = watch::channel(None);
         let beats = subscribe(&options.client, options.shard).await?;
-        let task = tokio::spawn(keep(options, beats, lease.clone(), superseded_tx));
-        Ok(LeaseKeeper { lease, superseded, task })
-    }
-
-    /// Whether it is held.
-    pub fn lease(&self) -> Lease {
-        self.lease.clone()
+        let task = tokio::spawn(keep(options, beats, superseded_tx));
+        Ok(LeaseKeeper { superseded, task })
     }
 
     /// A later term than ours, once one was heard: another writer leads.
@@ -109,10 +115,9 @@ async fn subscribe(client: &async_nats::Client, shard: u32) -> Result<async_nats
 async fn keep(
     options: LeaseOptions,
     mut beats: async_nats::Subscriber,
-    lease: Lease,
     superseded: watch::Sender<Option<u64>>,
 ) {
-    let LeaseOptions { client, shard, epoch, position } = options;
+    let LeaseOptions { client, shard, epoch, position, lease } = options;
     let mut period = tokio::time::interval(BEAT_PERIOD);
     period.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut sent: VecDeque<(u64, Instant)> = VecDeque::new();

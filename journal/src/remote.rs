@@ -15,7 +15,7 @@ pub use door::{CommandDoor, DOOR_COMMANDS_MAX, DOOR_MESSAGES_MAX, DoorOptions};
 use crate::auth::{self, AuthError, Credentials};
 use crate::client::{ANSWER_WAIT, SubmitError};
 use crate::lease::{LeaseError, LeaseWatch};
-use crate::pipeline::{Outcome, Position, QUEUE_REQUESTS_MAX};
+use crate::pipeline::{Outcome, Placed, Position, QUEUE_REQUESTS_MAX};
 use crate::reader::{CommittedCommit, ReadError, Reader, ReaderOptions};
 use crate::stream::LEDGER_STREAM;
 use batcher::{Batcher, BatcherOptions, Job, Told};
@@ -25,7 +25,6 @@ use message::{Asked, COMMAND_BYTES_MAX, MESSAGE_BYTES_MAX, MESSAGE_COMMANDS_MAX,
 use minicbor::bytes::ByteVec;
 use protocol::codec::{decode_event, encode};
 use protocol::event::Event;
-use protocol::id::Hash32;
 use replica::{Replica, ReplicaOptions};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -36,23 +35,6 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 const COMMAND_HEAD_BYTES: usize = 8;
 /// Jobs on their way to the batcher's task; each holds its own commands' permits.
 const JOBS_MAX: usize = 1_024;
-
-/// Where a command's events stand.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Placed {
-    /// The commit that holds its events.
-    pub commit: u64,
-    /// That commit's hash.
-    pub commit_hash: Hash32,
-    /// Leaf of its first event.
-    pub first_leaf: u64,
-    /// How many events.
-    pub count: u32,
-    /// The commit's time, microseconds UTC.
-    pub time_us: u64,
-    /// The key was used before with this very command.
-    pub repeated: bool,
-}
 
 /// Why a remote door did not open.
 #[derive(Debug, thiserror::Error)]
@@ -365,19 +347,4 @@ async fn know(
             changed = told.changed() => if changed.is_err() { return },
         }
     }
-}
-
-fn placed_of(outcome: &Outcome) -> Placed {
-    let Outcome { commit, commit_hash, first_leaf, time_us, ref events, repeated } = *outcome;
-    Placed { commit, commit_hash, first_leaf, count: events.len() as u32, time_us, repeated }
-}
-
-/// Until [`crate::LedgerClient`] has one of its own.
-async fn submit_many(
-    ledger: &crate::LedgerClient,
-    commands: Vec<Command>,
-) -> Result<Vec<Result<Placed, SubmitError>>, SubmitError> {
-    let submitted = commands.into_iter().map(async |command| ledger.submit(command).await);
-    let outcomes = futures::future::join_all(submitted).await;
-    Ok(outcomes.into_iter().map(|outcome| outcome.map(|outcome| placed_of(&outcome))).collect())
 }

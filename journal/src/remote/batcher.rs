@@ -4,14 +4,13 @@
 //! Of a message that was sent more than once only the answer to the newest copy counts: an older copy's refusal may be
 //! followed by a newer copy's success.
 
-use super::Placed;
 use super::message::{
     Answer, AnswerBody, AnswerMessage, Asked, CommandMessage, Fault, MESSAGE_COMMANDS_MAX, MESSAGE_VERSION,
     Stands, command_subject,
 };
 use crate::client::SubmitError;
 use crate::lease::Heard;
-use crate::pipeline::Position;
+use crate::pipeline::{Placed, Position};
 use bytes::Bytes;
 use futures::StreamExt;
 use minicbor::bytes::ByteVec;

@@ -8,12 +8,13 @@ use super::message::{
 };
 use crate::client::{LedgerClient, SubmitError};
 use crate::lease::Lease;
-use crate::pipeline::{Outcome, StopReason};
+use crate::pipeline::{Outcome, Placed, StopReason};
 use futures::StreamExt;
 use futures::future::{BoxFuture, FutureExt, join_all};
 use ledger::command::Command;
 use minicbor::bytes::ByteVec;
 use protocol::codec::{decode, encode_event};
+use protocol::event::Event;
 use std::collections::{BTreeMap, VecDeque};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -253,37 +254,43 @@ impl Serving {
 
     /// Places only: one hand-over for all.
     async fn together(&self, commands: Vec<Command>) -> AnswerBody {
-        let mut answers = Answers::default();
-        match super::submit_many(&self.ledger, commands).await {
+        let count = commands.len();
+        let fault = |fault, error: SubmitError| AnswerBody::Fault { fault, text: error.to_string() };
+        match self.ledger.submit_many(commands).await {
             Ok(results) => {
-                for result in results {
-                    answers.push(result.map(|placed| (placed, None)));
-                }
+                let mut answers = Answers::default();
+                results.into_iter().for_each(|result| answers.push(result.map(|placed| (placed, None))));
                 answers.into_body()
             }
-            Err(SubmitError::Overloaded) => {
-                AnswerBody::Fault { fault: Fault::Overloaded, text: "too much waits for the log".to_owned() }
-            }
-            Err(error) => AnswerBody::Fault { fault: Fault::NotLeading, text: error.to_string() },
+            Err(error @ SubmitError::Overloaded) => fault(Fault::Overloaded, error),
+            Err(error @ SubmitError::Stopped(_)) => fault(Fault::NotLeading, error),
+            Err(error @ SubmitError::TooLarge(_)) => fault(Fault::TooLarge, error),
+            Err(_) => AnswerBody::Answers { stands: Vec::new(), answers: vec![Answer::Unknown; count] },
         }
     }
 
     async fn one_by_one(&self, commands: Vec<Result<Command, String>>, wants: Vec<Want>) -> AnswerBody {
-        let submitted = commands.into_iter().map(async |command| match command {
-            Ok(command) => self.ledger.submit(command).await,
-            Err(reason) => Err(SubmitError::NotUnderstood(reason)),
+        let submitted = commands.into_iter().zip(wants).map(async |(command, want)| {
+            let command = command.map_err(SubmitError::NotUnderstood)?;
+            match want {
+                Want::Place => Ok((self.ledger.submit_placed(command).await?, None)),
+                Want::Events => {
+                    let outcome = self.ledger.submit(command).await?;
+                    Ok((placed_of(&outcome), Some(outcome.events)))
+                }
+            }
         });
         // The first look at each hands it over: the order is kept.
-        let outcomes = join_all(submitted).await;
+        let results = join_all(submitted).await;
         let mut answers = Answers::default();
-        for (outcome, want) in outcomes.into_iter().zip(wants) {
-            answers.push(outcome.map(|outcome| {
-                let placed = super::placed_of(&outcome);
-                (placed, (want == Want::Events).then_some(outcome))
-            }));
-        }
+        results.into_iter().for_each(|result| answers.push(result));
         answers.into_body()
     }
+}
+
+fn placed_of(outcome: &Outcome) -> Placed {
+    let Outcome { commit, commit_hash, first_leaf, time_us, ref events, repeated } = *outcome;
+    Placed { commit, commit_hash, first_leaf, count: events.len() as u32, time_us, repeated }
 }
 
 /// A refusal is only as good as the state behind it; what stands in the log stands there.
@@ -306,17 +313,17 @@ struct Answers {
 }
 
 impl Answers {
-    fn push(&mut self, result: Result<(super::Placed, Option<Outcome>), SubmitError>) {
+    fn push(&mut self, result: Result<(Placed, Option<Vec<Event>>), SubmitError>) {
         let answer = match result {
-            Ok((placed, outcome)) => {
-                let super::Placed { commit, commit_hash: hash, first_leaf, count, time_us, repeated } = placed;
+            Ok((placed, events)) => {
+                let Placed { commit, commit_hash: hash, first_leaf, count, time_us, repeated } = placed;
                 let stands = Stands { commit, hash, time_us };
                 // Nearly always the last one; a message's commands stand in few commits.
                 let at = self.stands.iter().rposition(|known| *known == stands).unwrap_or_else(|| {
                     self.stands.push(stands);
                     self.stands.len() - 1
                 });
-                let events = outcome.and_then(|outcome| self.events_of(&outcome));
+                let events = events.and_then(|events| self.encode_events(&events));
                 Answer::Placed { stands: at as u32, first_leaf, count, repeated, events }
             }
             Err(SubmitError::Refused { refusal, at_leaf }) => Answer::Refused { at_leaf, refusal },
@@ -331,9 +338,9 @@ impl Answers {
     }
 
     /// `None` when there is no room: the asker reads them from the log.
-    fn events_of(&mut self, outcome: &Outcome) -> Option<Vec<ByteVec>> {
+    fn encode_events(&mut self, events: &[Event]) -> Option<Vec<ByteVec>> {
         let encoded: Result<Vec<ByteVec>, _> =
-            outcome.events.iter().map(|event| encode_event(event).map(ByteVec::from)).collect();
+            events.iter().map(|event| encode_event(event).map(ByteVec::from)).collect();
         let encoded = encoded.ok()?;
         let bytes: usize = encoded.iter().map(|event| event.len() + 5).sum();
         if self.events_bytes + bytes > ANSWER_BYTES_MAX {

@@ -81,9 +81,10 @@ impl Replica {
     }
 
     /// Stops following and gives the state away.
-    pub(crate) fn into_state(self) -> State {
+    pub(crate) async fn into_state(mut self) -> State {
         self.task.abort();
-        // The follower never waits while it holds the lock: what is taken stands between two commits.
+        // Afterwards the witness is gone too. The follower never waits inside a commit: the state is whole.
+        let _ = (&mut self.task).await;
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         std::mem::replace(&mut state, State::new(self.shard))
     }
