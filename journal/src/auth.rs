@@ -125,10 +125,10 @@ impl Role {
                     text(&["ledger.0"]),
                     read_directly(LEDGER_STREAM),
                     text(&[&format!("$JS.API.STREAM.INFO.{FEED_STREAM}")]),
-                    text(&[&format!("$JS.API.STREAM.INFO.{RECEIPTS_STREAM}")]),
+                    text(&[&format!("$JS.API.STREAM.INFO.{RECEIPTS_STREAM}"), "lease.*"]),
                 ]
                 .concat(),
-                subscribe: text(&["cmd.>"]),
+                subscribe: text(&["cmd.*", "lease.*"]),
                 responds: true,
             },
             Role::Projector => Permissions {
@@ -139,12 +139,14 @@ impl Role {
             },
             Role::Gateway => Permissions {
                 publish: [
-                    text(&["job.*.*.offer", "job.*.*.cancel", "cmd.>"]),
+                    text(&["job.*.*.offer", "job.*.*.cancel", "cmd.*"]),
+                    // Its replica of the state follows the log.
+                    read_directly(LEDGER_STREAM),
                     read_directly(RECEIPTS_STREAM),
                     pull_only(RECEIPTS_STREAM, RECEIPTS_CONSUMER),
                 ]
                 .concat(),
-                subscribe: text(&["result.*.*.>", "hb.>"]),
+                subscribe: text(&["result.*.*.>", "hb.>", "lease.*"]),
                 responds: false,
             },
             Role::Auditor => Permissions {

@@ -43,6 +43,9 @@ pub enum SubmitError {
     /// No commit could carry it; nothing happened.
     #[error("too large for one commit: {0}")]
     TooLarge(String),
+    /// Gateway and sequencer do not speak the same language; nothing happened.
+    #[error("the sequencer did not understand: {0}; gateways and sequencer must be of one version")]
+    NotUnderstood(String),
     /// It was committed before, and its outcome could not be read back.
     #[error("committed before as commit {commit}, but its outcome cannot be read back: {reason}")]
     Unreadable {

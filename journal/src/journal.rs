@@ -4,6 +4,7 @@
 mod start;
 
 pub use start::StartError;
+pub(crate) use start::lock_data_dir;
 
 use crate::auth::{self, Credentials};
 use crate::client::LedgerClient;
@@ -49,6 +50,8 @@ pub struct JournalOptions {
     pub pipeline: PipelineOptions,
     /// See [`WATCH_PERIOD`].
     pub watch_period: Duration,
+    /// A state that was folded from this log: used instead of a snapshot when it stands in the log's chain.
+    pub warm: Option<Arc<ledger::State>>,
 }
 
 impl JournalOptions {
@@ -63,6 +66,7 @@ impl JournalOptions {
             tail_file_bytes_max: crate::tail::TAIL_FILE_BYTES_MAX,
             pipeline: PipelineOptions::new(0),
             watch_period: WATCH_PERIOD,
+            warm: None,
         }
     }
 }
@@ -225,7 +229,7 @@ struct Prepared {
 }
 
 async fn prepare(
-    options: JournalOptions,
+    mut options: JournalOptions,
     lock: File,
     inbox: std::sync::mpsc::Receiver<Message>,
     wires: Wires,
@@ -234,7 +238,10 @@ async fn prepare(
     let client = auth::connect(&options.url, &options.credentials).await?;
     stream::verify_streams(&client).await?;
     let snapshots = SnapshotStore::open(&options.data_dir)?;
-    let Recovered { state, tail, mark } = start::recover(&options, &client, &snapshots).await?;
+    let Recovered { state, tail, mark } = {
+        let warm = options.warm.take();
+        start::recover(&options, &client, &snapshots, warm).await?
+    };
     let Wires { queue, position, commits, stopped } = wires;
     position.send_replace(Position::of(&state));
     let link = Link::new(LinkOptions {

@@ -1,6 +1,8 @@
 //! Refusals: why a command was not done. In the order they are checked, family by family; numbers and names are stable,
 //! appear in the API and the docs, and are never reused. Refusals are answered, not logged.
 
+mod wire;
+
 use protocol::amount::Amount;
 use protocol::asset::{AssetId, VaultRef};
 use protocol::event::GrantId;
@@ -53,6 +55,51 @@ macro_rules! refusals {
         }
 
         impl std::error::Error for Refusal {}
+
+        impl<C> minicbor::Encode<C> for Refusal {
+            fn encode<W: minicbor::encode::Write>(
+                &self,
+                e: &mut minicbor::Encoder<W>,
+                _: &mut C,
+            ) -> Result<(), minicbor::encode::Error<W::Error>> {
+                match self {
+                    $(Refusal::$variant { $($field),* } => {
+                        let fields: &[&str] = &[$(stringify!($field)),*];
+                        e.array(1 + fields.len() as u64)?.u16($code)?;
+                        $(wire::Field::put($field, e)?;)*
+                    })*
+                }
+                Ok(())
+            }
+        }
+
+        impl<'b, C> minicbor::Decode<'b, C> for Refusal {
+            fn decode(d: &mut minicbor::Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
+                let at = d.position();
+                let unknown =
+                    || minicbor::decode::Error::message("not a refusal that this program knows: use a newer one").at(at);
+                let items = d.array()?.ok_or_else(unknown)?;
+                match d.u16()? {
+                    $($code => {
+                        let fields: &[&str] = &[$(stringify!($field)),*];
+                        if items != 1 + fields.len() as u64 {
+                            return Err(unknown());
+                        }
+                        $(let $field = <$type as wire::Field>::take(d)?;)*
+                        Ok(Refusal::$variant { $($field),* })
+                    })*
+                    _ => Err(unknown()),
+                }
+            }
+        }
+
+        #[cfg(test)]
+        impl Refusal {
+            /// One of each.
+            pub(crate) fn samples() -> Vec<Refusal> {
+                vec![$(Refusal::$variant { $($field: <$type as wire::Field>::sample()),* }),*]
+            }
+        }
     };
 }
 

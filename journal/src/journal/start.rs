@@ -11,6 +11,7 @@ use futures::StreamExt;
 use ledger::State;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Why a journal did not open.
 #[derive(Debug, thiserror::Error)]
@@ -124,7 +125,7 @@ pub(super) struct Recovered {
 }
 
 /// Takes the data folder's lock; it is free when the file is closed.
-pub(super) fn lock_data_dir(data_dir: &Path) -> Result<File, StartError> {
+pub(crate) fn lock_data_dir(data_dir: &Path) -> Result<File, StartError> {
     let failed = |source| StartError::DataDir { path: data_dir.to_owned(), source };
     std::fs::create_dir_all(data_dir).map_err(failed)?;
     let path = data_dir.join("coordinator.lock");
@@ -141,6 +142,7 @@ pub(super) async fn recover(
     options: &JournalOptions,
     client: &async_nats::Client,
     snapshots: &SnapshotStore,
+    warm: Option<Arc<State>>,
 ) -> Result<Recovered, StartError> {
     let shard = options.pipeline.shard;
     let reader = Reader::new(ReaderOptions {
@@ -160,7 +162,10 @@ pub(super) async fn recover(
         tracing::warn!(target: "journal", commit = torn.number, "the archive's last record {}; cut off, the stream has it", torn.reason);
         tail.cut_torn()?;
     }
-    let mut state = newest_snapshot(&reader, snapshots, shard, last).await?;
+    let mut state = match fitting(&reader, warm, shard, last).await? {
+        Some(state) => state,
+        None => newest_snapshot(&reader, snapshots, shard, last).await?,
+    };
     let from = if tail.head().commit < state.last_commit() { tail.head() } else { Position::of(&state) };
     let backfill_from = tail.head().commit;
     let mut commits = reader.after(from, Until::Commit(last));
@@ -206,6 +211,22 @@ async fn compare(reader: &Reader, tail: &Tail, mark: &HighWater) -> Result<u64, 
         }
     }
     Ok(last)
+}
+
+/// A state that a standby kept warm, when it stands in this log's chain.
+async fn fitting(
+    reader: &Reader,
+    warm: Option<Arc<State>>,
+    shard: u32,
+    last: u64,
+) -> Result<Option<State>, StartError> {
+    let Some(warm) = warm.filter(|warm| warm.shard() == shard && (1..=last).contains(&warm.last_commit()))
+    else {
+        return Ok(None);
+    };
+    let ours = Position::of(&warm);
+    let found = reader.position_at(ours.commit).await?;
+    Ok((found == Some(ours)).then(|| Arc::unwrap_or_clone(warm)))
 }
 
 /// The newest snapshot that stands in this log's chain; without one, the beginning.
