@@ -347,3 +347,39 @@ async fn metrics_tell_the_state_and_nobodys_business() {
     }
     gateway.shutdown().await;
 }
+
+/// A key made with a cap never spends more than it, holds included; the account's other keys do not feel it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_capped_key_stops_at_its_cap() {
+    let Scene { network, gateway, customer, worker } = scene().await;
+    let cap = json!({ "name": "app", "scopes": ["inference"], "spend_cap": { "amount": "0.0005" } });
+    let made = http::post(customer.address, "/v1/keys", Some(&customer.key), &cap).await;
+    assert_eq!(made.status, 201, "{}", made.text());
+    let id = made.json()["key"]["id"].as_str().unwrap().to_owned();
+    assert!(made.json()["key"]["spender"].as_str().unwrap().starts_with("spend_"));
+    let capped = Customer { key: made.json()["api_key"].as_str().unwrap().to_owned(), ..customer.clone() };
+    // The worst case of one token is within the cap, that of many is not.
+    worker.then(Script::Say("Hello!"));
+    let small = capped.chat(json!({ "max_tokens": tokens("Hello!") as u64 })).await;
+    assert_eq!(small.status, 200, "{}", small.text());
+    let before = network.balance(customer.account).await;
+    let large = capped.chat(json!({ "max_tokens": 1_000 })).await;
+    assert_eq!(large.status, 402, "{}", large.text());
+    assert_eq!(large.json()["error"]["code"], "spend_cap_reached");
+    assert_eq!(large.header("x-should-retry"), Some("false"));
+    assert_eq!(network.balance(customer.account).await, before, "a refused request holds nothing");
+    let path = format!("/v1/keys/{id}/spend_cap");
+    let lifted = http::request(
+        customer.address,
+        "PUT",
+        &path,
+        Some(&customer.key),
+        &[("content-type", "application/json")],
+        br#"{"amount": null}"#,
+    )
+    .await;
+    assert_eq!(lifted.status, 200, "{}", lifted.text());
+    worker.then(Script::Say("Hello!"));
+    assert_eq!(capped.chat(json!({ "max_tokens": 1_000 })).await.status, 200);
+    gateway.shutdown().await;
+}

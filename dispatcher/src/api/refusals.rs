@@ -80,7 +80,7 @@ fn refused(shared: &Shared, refusal: Refusal, asset: Option<&Asset>) -> ApiError
             Some(asset) => return insufficient(shared, asset, *needed, *available),
             None => StatusCode::PAYMENT_REQUIRED,
         },
-        AccountFrozen { .. } => StatusCode::PAYMENT_REQUIRED,
+        AccountFrozen { .. } | SpendCapReached { .. } => StatusCode::PAYMENT_REQUIRED,
         ModelUnknown { model, .. } => return ApiError::model_not_found(model),
         AccountUnknown { .. }
         | OperatorUnknown { .. }

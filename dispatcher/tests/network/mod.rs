@@ -152,6 +152,7 @@ pub async fn eventually<F: Future<Output = bool>>(what: &str, mut is_so: impl Fn
 }
 
 /// An account opened over HTTP, with `credit` base units granted.
+#[derive(Clone)]
 pub struct Customer {
     pub account: AccountId,
     pub key: String,

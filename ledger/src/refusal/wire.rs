@@ -5,9 +5,11 @@ use minicbor::encode::Write;
 use minicbor::{Decoder, Encoder, decode, encode};
 use protocol::amount::Amount;
 use protocol::asset::{AssetId, VaultRef};
+use protocol::event::GrantId;
 use protocol::event::chain::DepositKey;
 use protocol::id::{
-    AccountId, BatchId, EvmAddress, HoldId, IdempotencyKey, JobId, NodeId, OperatorId, VoucherId, Word32,
+    AccountId, BatchId, EvmAddress, HoldId, IdempotencyKey, JobId, NodeId, OperatorId, SpenderId, VoucherId,
+    Word32,
 };
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -53,7 +55,10 @@ fields! {
     i64 = -5;
     bool = true;
     String = "a text".into();
+    Option<u32> = Some(6);
     Option<u64> = Some(7);
+    GrantId = GrantId(15);
+    SpenderId = SpenderId([16; 16]);
     Amount = Amount(-12_345_678_901_234_567_890_123);
     AssetId = AssetId(1);
     VaultRef = VaultRef { chain_id: 8453, vault: EvmAddress([2; 20]) };
@@ -119,7 +124,10 @@ mod tests {
         let golden = std::fs::read_to_string(path).unwrap();
         for line in &lines {
             let written = golden.contains(line.as_str());
-            assert!(written, "not in {path} (a new one: UPDATE_GOLDEN=1; an old one: it must not change): {line}");
+            assert!(
+                written,
+                "not in {path} (a new one: UPDATE_GOLDEN=1; an old one: it must not change): {line}"
+            );
         }
     }
 
