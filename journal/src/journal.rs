@@ -8,9 +8,12 @@ pub(crate) use start::lock_data_dir;
 
 use crate::auth::{self, Credentials};
 use crate::client::LedgerClient;
+use crate::keeper::{Keeper, KeeperOptions};
 use crate::pipeline::{Boot, Input, Pipeline, PipelineOptions, Position, StopReason};
 use crate::reader::{Reader, ReaderOptions};
+use crate::segment::Sealer;
 use crate::snapshot_store::SnapshotStore;
+use crate::snapshotter::{SnapshotOptions, Snapshotter};
 use crate::stream::{self, LEDGER_STREAM, LEDGER_SUBJECT};
 use crate::tail::TailSyncer;
 use crate::writer::{Committed, Gate, Link, LinkOptions, LinkRequest, Message, TailSyncMode, Writer};
@@ -52,11 +55,18 @@ pub struct JournalOptions {
     pub watch_period: Duration,
     /// A state that was folded from this log: used instead of a snapshot when it stands in the log's chain.
     pub warm: Option<Arc<ledger::State>>,
+    /// When the keeper makes snapshots.
+    pub snapshots: SnapshotOptions,
+    /// Complete tail files that stay unsealed.
+    pub unsealed_files: usize,
+    /// Where the newest signed checkpoint is published, for the segments; `tlog/checkpoint` under the data folder.
+    pub checkpoint: PathBuf,
 }
 
 impl JournalOptions {
     /// Shard 0 with the usual figures.
     pub fn new(url: String, credentials: Credentials, data_dir: PathBuf) -> Self {
+        let checkpoint = data_dir.join("tlog").join(protocol::tile::CHECKPOINT_PATH);
         Self {
             url,
             credentials,
@@ -67,6 +77,9 @@ impl JournalOptions {
             pipeline: PipelineOptions::new(0),
             watch_period: WATCH_PERIOD,
             warm: None,
+            snapshots: SnapshotOptions::usual(),
+            unsealed_files: crate::segment::SEALED_AFTER_FILES,
+            checkpoint,
         }
     }
 }
@@ -78,6 +91,7 @@ pub struct Journal {
     commits: broadcast::Sender<Committed>,
     epoch: u64,
     ended: Option<oneshot::Receiver<()>>,
+    keeper: Option<Keeper>,
 }
 
 /// What the threads share from the beginning.
@@ -92,6 +106,7 @@ struct Wires {
 struct Started {
     tail: Arc<crate::tail::TailIndex>,
     led: oneshot::Receiver<u64>,
+    keeper: Keeper,
 }
 
 impl Journal {
@@ -118,7 +133,7 @@ impl Journal {
             .name("ledger-log".into())
             .spawn(move || log.run())
             .map_err(StartError::Thread)?;
-        let Started { tail, led } = reported.await.map_err(|_| StartError::Died)??;
+        let Started { tail, led, keeper } = reported.await.map_err(|_| StartError::Died)??;
         let client = LedgerClient { queue, gate, position: position_rx, stopped: stopped_rx.clone(), tail };
         let epoch = tokio::select! {
             Ok(epoch) = led => epoch,
@@ -126,11 +141,12 @@ impl Journal {
                 let reason = reason.clone().unwrap_or(StopReason::Closed);
                 // The lock must be free when the caller hears of it.
                 let _ = ended.await;
+                keeper.ended().await;
                 return Err(StartError::Stopped(reason));
             }
             else => return Err(StartError::Died),
         };
-        Ok(Journal { client, reader, commits, epoch, ended: Some(ended) })
+        Ok(Journal { client, reader, commits, epoch, ended: Some(ended), keeper: Some(keeper) })
     }
 
     /// The door for commands.
@@ -171,6 +187,9 @@ impl Journal {
         if tokio::time::timeout(SHUTDOWN_WAIT, &mut ended).await.is_err() {
             let _ = self.client.queue.send(Message::Input(Input::Abandon));
             let _ = ended.await;
+        }
+        if let Some(keeper) = self.keeper.take() {
+            keeper.ended().await;
         }
         match self.client.stopped.borrow().clone() {
             Some(StopReason::Closed) => Ok(()),
@@ -236,12 +255,15 @@ async fn prepare(
     link_tx: mpsc::UnboundedSender<LinkRequest>,
 ) -> Result<Prepared, StartError> {
     let client = auth::connect(&options.url, &options.credentials).await?;
-    stream::verify_streams(&client).await?;
+    let verified = stream::verify_streams(&client).await;
+    verified.map_err(|error| start::explain_missing(error, &options.data_dir))?;
     let snapshots = SnapshotStore::open(&options.data_dir)?;
-    let Recovered { state, tail, mark } = {
+    let recovered = {
         let warm = options.warm.take();
         start::recover(&options, &client, &snapshots, warm).await?
     };
+    let keeper_options = keeper_options(&options, &recovered, &wires, &snapshots, &lock)?;
+    let Recovered { state, tail, mark, .. } = recovered;
     let Wires { queue, position, commits, stopped } = wires;
     position.send_replace(Position::of(&state));
     let link = Link::new(LinkOptions {
@@ -253,9 +275,9 @@ async fn prepare(
         watch_period: options.watch_period,
     });
     let link = link.await.map_err(|reason| StartError::Link { reason })?;
-    let syncer = start_syncer(mark, options.tail_sync, queue)?;
+    let syncer = start_syncer(mark, options.tail_sync, queue.clone())?;
     let (led_tx, led) = oneshot::channel();
-    let started = Started { tail: tail.index(), led };
+    let index = tail.index();
     let writer = Writer {
         pipeline: Pipeline::new(options.pipeline),
         queue: inbox,
@@ -273,7 +295,36 @@ async fn prepare(
     getrandom::fill(&mut nonce).map_err(|e| StartError::Link { reason: e.to_string() })?;
     let boot = Boot { state, nonce: Hash32(nonce), genesis: options.genesis };
     let writer = writer.start(Input::Boot(Box::new(boot))).map_err(StartError::Thread)?;
-    Ok(Prepared { started, writer, link })
+    let keeper = Keeper::start(keeper_options).map_err(|error| {
+        // The writer runs already, and nobody will come to ask it.
+        let _ = queue.send(Message::Input(Input::Abandon));
+        StartError::Thread(error)
+    })?;
+    Ok(Prepared { started: Started { tail: index, led, keeper }, writer, link })
+}
+
+fn keeper_options(
+    options: &JournalOptions,
+    recovered: &Recovered,
+    wires: &Wires,
+    snapshots: &SnapshotStore,
+    lock: &File,
+) -> Result<KeeperOptions, StartError> {
+    let shard = options.pipeline.shard;
+    let archive = options.data_dir.join(crate::tail::ARCHIVE_FOLDER);
+    let checkpoint = options.checkpoint.clone();
+    let when = options.snapshots.clone();
+    Ok(KeeperOptions {
+        url: options.url.clone(),
+        credentials: options.credentials.clone(),
+        sealer: Sealer::new(&archive, shard, recovered.tail.index(), checkpoint, options.unsealed_files),
+        snapshotter: Snapshotter::new(&options.data_dir, snapshots.clone(), shard, when, recovered.snapshot),
+        position: wires.position.subscribe(),
+        stopped: wires.stopped.subscribe(),
+        queue: wires.queue.clone(),
+        swept_from: recovered.swept_from,
+        lock: lock.try_clone().map_err(StartError::Thread)?,
+    })
 }
 
 fn start_syncer(

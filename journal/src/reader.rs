@@ -1,12 +1,17 @@
 //! Reading the log: commits in order, each checked against the chain before anybody sees it; from the stream (live or to
 //! an end) or, with everything stopped, from the archive tail's files. Must not: write, skip, or repair.
 
+mod ahead;
 mod archive;
 mod chain;
 mod fetch;
+mod raw;
+mod sweep;
 
+pub use ahead::ReadAhead;
 pub use archive::{ArchiveCommits, ArchiveReader};
 pub use chain::{ChainCheck, CommittedCommit};
+pub use raw::RawCheck;
 
 use crate::pipeline::Position;
 use crate::tail::{CommitHead, TailError};
@@ -49,7 +54,7 @@ pub enum ReadError {
         found: u64,
     },
     /// A commit does not follow the one before.
-    #[error("the chain breaks at commit {at}: {reason}; this is not one unaltered log")]
+    #[error("the chain breaks at commit {at}: {reason}; this is not one unaltered log: `counterfoil restore` rebuilds it from the archive")]
     Broken {
         /// Where.
         at: u64,

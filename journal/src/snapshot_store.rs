@@ -56,14 +56,24 @@ pub struct SnapshotFile {
 }
 
 impl SnapshotFile {
-    /// Reads the state, checking content and position.
-    pub fn read(&self) -> Result<State, SnapshotError> {
-        let damaged = |reason: String| SnapshotError::Damaged { path: self.path.clone(), reason };
+    /// Reads the content, checking it against the name.
+    pub fn read_bytes(&self) -> Result<Vec<u8>, SnapshotError> {
         let bytes = std::fs::read(&self.path).map_err(SnapshotError::io(&self.path, "read"))?;
         let content = Hash32(*blake3::hash(&bytes).as_bytes());
         if content != self.content {
-            return Err(damaged(format!("its content is {content}")));
+            return Err(self.damaged(format!("its content is {content}")));
         }
+        Ok(bytes)
+    }
+
+    fn damaged(&self, reason: String) -> SnapshotError {
+        SnapshotError::Damaged { path: self.path.clone(), reason }
+    }
+
+    /// Reads the state, checking content and position.
+    pub fn read(&self) -> Result<State, SnapshotError> {
+        let damaged = |reason: String| self.damaged(reason);
+        let bytes = self.read_bytes()?;
         let state = ledger::snapshot::read(&bytes).map_err(|e| damaged(e.to_string()))?;
         if state.last_commit() != self.commit {
             return Err(damaged(format!("it stands at commit {}", state.last_commit())));
@@ -105,7 +115,8 @@ impl SnapshotStore {
         let content = Hash32(*blake3::hash(&bytes).as_bytes());
         let commit = state.last_commit();
         let path = self.dir.join(format!("state-{commit:020}-{content}.cfs"));
-        let partial = path.with_extension("partial");
+        // Of its own: two that write the same state do not meet.
+        let partial = path.with_extension(format!("{:?}.partial", std::thread::current().id()));
         let mut file = File::create(&partial).map_err(SnapshotError::io(&partial, "create"))?;
         file.write_all(&bytes).map_err(SnapshotError::io(&partial, "write"))?;
         file.sync_all().map_err(SnapshotError::io(&partial, "sync"))?;

@@ -17,17 +17,18 @@ pub use record::CommitHead;
 pub use sync::{TAIL_SYNC_DELAY, TailSync, TailSyncer};
 
 pub(crate) use index::{list_files, shard_of};
-pub(crate) use record::Records;
+pub(crate) use record::{Records, salvage};
 
 use crate::pipeline::Position;
+use crate::segment::SegmentError;
 use record::{FILE_HEAD_BYTES, file_head, file_name};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A tail file is closed above this size and the next one begun.
-pub const TAIL_FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// A tail file is closed above this size and the next one begun; closed ones are sealed (`segment`).
+pub const TAIL_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// The folder inside a data folder.
 pub const ARCHIVE_FOLDER: &str = "archive";
 
@@ -82,10 +83,22 @@ pub enum TailError {
         /// Which.
         number: u64,
     },
+    /// A sealed segment.
+    #[error(transparent)]
+    Segment(#[from] SegmentError),
 }
 
 impl TailError {
-    fn io(path: &Path, what: &'static str) -> impl FnOnce(std::io::Error) -> Self {
+    /// The file is gone: somebody sealed, healed or deleted meanwhile.
+    pub(crate) fn is_not_found(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
+            Self::Segment(error) => error.is_not_found(),
+            Self::Foreign { .. } | Self::Damaged { .. } | Self::Gap { .. } | Self::Differs { .. } => false,
+        }
+    }
+
+    pub(crate) fn io(path: &Path, what: &'static str) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io { path, what, source }
     }
@@ -113,6 +126,8 @@ pub struct Torn {
     pub number: u64,
     /// What is wrong with it.
     pub reason: String,
+    /// The highest commit that the file holds whole behind it, or this one: rot is not always at the end.
+    pub known: u64,
 }
 
 /// The tail, open for appending. One at a time: the data folder's lock sees to that.
@@ -136,7 +151,9 @@ impl Tail {
         std::fs::create_dir_all(&dir).map_err(TailError::io(&dir, "create the folder"))?;
         let index = TailIndex::open(&dir, options.shard)?;
         let Some((first, path)) = index.last_file() else {
-            return Self::begin(options, dir, index);
+            let last = index.last_sealed_number();
+            let head = known_or_numbered(index.position_of(last), last);
+            return Self::begin(options, dir, index, head);
         };
         let mut records = Records::open(&path, options.shard, first)?;
         let mut head = Position::default();
@@ -151,14 +168,16 @@ impl Tail {
                 }
                 Ok(None) => break,
                 Err(TailError::Damaged { path, offset, number, reason }) => {
-                    torn = Some(Torn { path, offset, number, reason });
+                    let behind = salvage(&path, options.shard)?.into_iter().map(|(head, _)| head.number);
+                    let known = behind.max().unwrap_or(0).max(number);
+                    torn = Some(Torn { path, offset, number, reason, known });
                     break;
                 }
                 Err(other) => return Err(other),
             }
         }
         if offsets.is_empty() && first > 1 {
-            head = index.position_of(first - 1)?;
+            head = known_or_numbered(index.position_of(first - 1), first - 1);
         }
         let end = records.offset();
         index.set_offsets(first, offsets);
@@ -167,10 +186,15 @@ impl Tail {
         Ok(Self { options, dir, file, path, end, head, torn, index, buffer: Vec::new() })
     }
 
-    fn begin(options: TailOptions, dir: PathBuf, index: Arc<TailIndex>) -> Result<Self, TailError> {
-        let (file, path) = create_file(&dir, options.shard, 1)?;
-        index.push_file(1, path.clone());
-        let head = Position::default();
+    fn begin(
+        options: TailOptions,
+        dir: PathBuf,
+        index: Arc<TailIndex>,
+        head: Position,
+    ) -> Result<Self, TailError> {
+        let first = head.commit + 1;
+        let (file, path) = create_file(&dir, options.shard, first)?;
+        index.push_file(first, path.clone());
         Ok(Self {
             options,
             dir,
@@ -184,9 +208,20 @@ impl Tail {
         })
     }
 
-    /// The last whole commit.
+    /// The last whole commit. Its hash is zeros when the part that holds it is rotten: see [`Tail::set_head`].
     pub fn head(&self) -> Position {
         self.head
+    }
+
+    /// Whether the head's hash is known.
+    pub fn head_is_known(&self) -> bool {
+        self.head.commit == 0 || self.head.hash != Position::default().hash
+    }
+
+    /// What the stream has at the head's number, when we do not know ourselves.
+    pub fn set_head(&mut self, position: Position) {
+        assert!(position.commit == self.head.commit && !self.head_is_known(), "only what is not known");
+        self.head = position;
     }
 
     /// A last record that was not written whole, if there is one.
@@ -245,6 +280,18 @@ impl Tail {
         self.index.push_file(first, path.clone());
         (self.file, self.path, self.end) = (file, path, FILE_HEAD_BYTES);
         Ok(())
+    }
+}
+
+/// The position before an empty tail file; only its number when the part that holds it is rotten or missing.
+fn known_or_numbered(found: Result<Position, TailError>, commit: u64) -> Position {
+    match found {
+        Ok(position) if position.commit == commit => position,
+        Ok(_) => Position { commit, ..Position::default() },
+        Err(error) => {
+            tracing::warn!(target: "journal", "{error}");
+            Position { commit, ..Position::default() }
+        }
     }
 }
 

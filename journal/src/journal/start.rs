@@ -3,10 +3,11 @@
 
 use super::JournalOptions;
 use crate::pipeline::{Position, StopReason};
-use crate::reader::{CommittedCommit, ReadError, Reader, ReaderOptions, Until};
+use crate::reader::{ArchiveReader, CommittedCommit, RawCheck, ReadError, Reader, ReaderOptions, Until};
+use crate::segment::set_aside;
 use crate::snapshot_store::{SnapshotError, SnapshotStore};
-use crate::stream::LEDGER_STREAM;
-use crate::tail::{HighWater, Tail, TailError, TailOptions};
+use crate::stream::{LEDGER_STREAM, StreamError};
+use crate::tail::{ARCHIVE_FOLDER, HighWater, Tail, TailError, TailOptions, salvage};
 use futures::StreamExt;
 use ledger::State;
 use std::fs::{File, TryLockError};
@@ -90,6 +91,19 @@ pub enum StartError {
         /// Last sequence.
         last: u64,
     },
+    /// The stream is gone.
+    #[error(
+        "stream {stream} is missing ({reason}), our archive knows commit {ours}; refused. `counterfoil restore` rebuilds \
+         the stream from the archive; nothing was changed"
+    )]
+    Vanished {
+        /// Its name.
+        stream: String,
+        /// The server's words.
+        reason: String,
+        /// What the archive or the high-water mark knows.
+        ours: u64,
+    },
     /// Reading the log.
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -122,7 +136,14 @@ pub(super) struct Recovered {
     pub(super) state: State,
     pub(super) tail: Tail,
     pub(super) mark: HighWater,
+    /// Where the snapshot stood that the state was begun from.
+    pub(super) snapshot: Position,
+    /// The first commit that was read back from the stream and chained; the keeper reads those before it.
+    pub(super) swept_from: u64,
 }
+
+/// Bytes of the stream that the start reads back; the keeper reads the rest beside the writer.
+pub const SWEEP_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// Takes the data folder's lock; it is free when the file is closed.
 pub(crate) fn lock_data_dir(data_dir: &Path) -> Result<File, StartError> {
@@ -135,6 +156,18 @@ pub(crate) fn lock_data_dir(data_dir: &Path) -> Result<File, StartError> {
         Err(TryLockError::WouldBlock) => Err(StartError::Locked { path }),
         Err(TryLockError::Error(source)) => Err(failed(source)),
     }
+}
+
+/// A missing stream is another thing when we know what was in it.
+pub(super) fn explain_missing(error: StreamError, data_dir: &Path) -> StartError {
+    let StreamError::NoInformation { stream, reason } = error else { return error.into() };
+    let mark = HighWater::open_existing(data_dir).map_or(0, |mark| mark.commit);
+    let archived = ArchiveReader::open(data_dir).ok().and_then(|archive| archive.last_known().ok());
+    let ours = mark.max(archived.unwrap_or(0));
+    if stream == LEDGER_STREAM && ours > 0 {
+        return StartError::Vanished { stream, reason, ours };
+    }
+    StreamError::NoInformation { stream, reason }.into()
 }
 
 /// Compares, replays, backfills.
@@ -151,21 +184,26 @@ pub(super) async fn recover(
         shard,
         position: None,
     });
-    let mut tail = Tail::open(TailOptions {
-        data_dir: options.data_dir.clone(),
-        shard,
-        file_bytes_max: options.tail_file_bytes_max,
-    })?;
     let mut mark = HighWater::open(&options.data_dir)?;
-    let last = compare(&reader, &tail, &mark).await?;
+    let mut tail = open_tail(options, &reader, &mark).await?;
+    let torn = tail.torn().map_or(0, |torn| torn.known);
+    let known = [tail.head(), mark.last()];
+    let stream = compare(&reader, &known, torn).await?;
+    let last = stream.last_sequence;
+    let swept_from = sweep(&reader, shard, &stream).await?;
+    if !tail.head_is_known() {
+        let head = reader.position_at(tail.head().commit).await?;
+        tail.set_head(head.ok_or(ReadError::Gap { expected: tail.head().commit, found: last })?);
+    }
     if let Some(torn) = tail.torn() {
-        tracing::warn!(target: "journal", commit = torn.number, "the archive's last record {}; cut off, the stream has it", torn.reason);
+        tracing::warn!(target: "journal", commit = torn.number, known = torn.known, "the archive's record {}; cut off, the stream has it", torn.reason);
         tail.cut_torn()?;
     }
     let mut state = match fitting(&reader, warm, shard, last).await? {
         Some(state) => state,
         None => newest_snapshot(&reader, snapshots, shard, last).await?,
     };
+    let snapshot = Position::of(&state);
     let from = if tail.head().commit < state.last_commit() { tail.head() } else { Position::of(&state) };
     let backfill_from = tail.head().commit;
     let mut commits = reader.after(from, Until::Commit(last));
@@ -183,24 +221,49 @@ pub(super) async fn recover(
     }
     tail.pending().sync()?;
     mark.write(tail.head())?;
-    Ok(Recovered { state, tail, mark })
+    Ok(Recovered { state, tail, mark, snapshot, swept_from })
 }
 
-/// The stream's last sequence, once it is known to hold everything that our files know, unaltered.
-async fn compare(reader: &Reader, tail: &Tail, mark: &HighWater) -> Result<u64, StartError> {
+/// Opens the tail. A last file that is none of ours any more is moved aside once the stream is known to hold what was in it.
+async fn open_tail(options: &JournalOptions, reader: &Reader, mark: &HighWater) -> Result<Tail, StartError> {
+    let shard = options.pipeline.shard;
+    let open = || {
+        Tail::open(TailOptions {
+            data_dir: options.data_dir.clone(),
+            shard,
+            file_bytes_max: options.tail_file_bytes_max,
+        })
+    };
+    let (path, reason) = match open() {
+        Err(TailError::Foreign { path, reason }) => (path, reason),
+        other => return Ok(other?),
+    };
+    let held = salvage(&path, shard)?.into_iter().map(|(head, _)| head.number).max();
+    compare(reader, &[mark.last()], held.unwrap_or(0)).await?;
+    let aside = set_aside(&options.data_dir.join(ARCHIVE_FOLDER), &path).map_err(TailError::from)?;
+    tracing::warn!(target: "journal", "archive {}: {reason}; moved to {}, the stream has it", path.display(), aside.display());
+    Ok(open()?)
+}
+
+/// The stream's counters, once it is known to hold everything that our files know, unaltered. `highest`: a commit of which
+/// we know only the number.
+async fn compare(
+    reader: &Reader,
+    known: &[Position],
+    highest: u64,
+) -> Result<async_nats::jetstream::stream::State, StartError> {
     let stream = || LEDGER_STREAM.to_owned();
     let info = reader.info().await?;
     let (messages, first, last) = (info.messages, info.first_sequence, info.last_sequence);
-    let torn = tail.torn().map_or(0, |torn| torn.number);
-    let ours = tail.head().commit.max(mark.last().commit).max(torn);
+    let ours = known.iter().map(|known| known.commit).max().unwrap_or(0).max(highest);
     if last < ours {
         return Err(StartError::Shorter { stream: stream(), stream_last: last, ours });
     }
     if last > 0 && (messages != last || first != 1) {
         return Err(StartError::Holes { stream: stream(), messages, first, last });
     }
-    for known in [tail.head(), mark.last()] {
-        if known.commit == 0 {
+    for known in known {
+        if known.commit == 0 || known.hash == Position::default().hash {
             continue;
         }
         let found = reader.position_at(known.commit).await?;
@@ -210,7 +273,26 @@ async fn compare(reader: &Reader, tail: &Tail, mark: &HighWater) -> Result<u64, 
             return Err(StartError::Differs { stream: stream(), at: known.commit, found, ours });
         }
     }
-    Ok(last)
+    Ok(info)
+}
+
+/// Reads the stream back: everything when it is small, else its end. Returns the first commit that was read. A server
+/// that lost a block's middle may still report all its messages.
+async fn sweep(
+    reader: &Reader,
+    shard: u32,
+    stream: &async_nats::jetstream::stream::State,
+) -> Result<u64, StartError> {
+    let last = stream.last_sequence;
+    if stream.bytes <= SWEEP_BYTES_MAX {
+        let check = RawCheck::after(shard, Position::default());
+        reader.sweep(check, 1, last, |_, _| {}).await?;
+        return Ok(1);
+    }
+    let share = u128::from(last) * u128::from(SWEEP_BYTES_MAX) / u128::from(stream.bytes);
+    let first = (last - share as u64).max(1);
+    reader.sweep(RawCheck::anywhere(shard), first, last, |_, _| {}).await?;
+    Ok(first)
 }
 
 /// A state that a standby kept warm, when it stands in this log's chain.

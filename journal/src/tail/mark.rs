@@ -24,13 +24,22 @@ pub struct HighWater {
 impl HighWater {
     /// Opens or begins `archive/high-water` under a data folder.
     pub fn open(data_dir: &Path) -> Result<Self, TailError> {
-        let path = data_dir.join(ARCHIVE_FOLDER).join("high-water");
+        let dir = data_dir.join(ARCHIVE_FOLDER);
+        std::fs::create_dir_all(&dir).map_err(TailError::io(&dir, "create the folder"))?;
+        let path = dir.join("high-water");
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
         let file = file.map_err(TailError::io(&path, "open"))?;
         let slots = [0, 1].map(|slot| read_slot(&file, slot));
         let newest = slots.iter().enumerate().max_by_key(|(_, mark)| mark.map(|mark| mark.commit));
         let (slot, last) = newest.map_or((0, None), |(slot, mark)| (slot as u64, *mark));
         Ok(Self { file, path, slot, last: last.unwrap_or_default() })
+    }
+
+    /// The newest whole mark of a data folder; nothing is made.
+    pub fn open_existing(data_dir: &Path) -> Option<Position> {
+        let file = File::open(data_dir.join(ARCHIVE_FOLDER).join("high-water")).ok()?;
+        let slots = [0, 1].map(|slot| read_slot(&file, slot));
+        slots.into_iter().flatten().max_by_key(|mark| mark.commit)
     }
 
     /// The newest mark that is whole; the beginning when there is none.

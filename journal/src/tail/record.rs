@@ -8,6 +8,7 @@ use protocol::commit::{COMMIT_BYTES_MAX, Commit};
 use protocol::id::Hash32;
 use std::fs::File;
 use std::io::{BufReader, Read};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 const MAGIC: &[u8; 8] = b"cf-tail1";
@@ -91,6 +92,60 @@ impl CommitHead {
     pub fn position(&self, hash: Hash32) -> Position {
         Position { commit: self.number, leaf: self.first_leaf + self.leaves, hash, time_us: self.time_us }
     }
+}
+
+/// One record at a known place, checked against its hash.
+pub(super) fn read_at(path: &Path, offset: u64, number: u64) -> Result<Bytes, TailError> {
+    let file = File::open(path).map_err(TailError::io(path, "open"))?;
+    let mut head = [0; RECORD_HEAD_BYTES];
+    file.read_exact_at(&mut head, offset).map_err(TailError::io(path, "read"))?;
+    let damaged = |reason: &str| TailError::Damaged {
+        path: path.to_owned(),
+        offset,
+        number,
+        reason: reason.to_owned(),
+    };
+    let length = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
+    if length > COMMIT_BYTES_MAX {
+        return Err(damaged("has an impossible length"));
+    }
+    let mut bytes = vec![0; length];
+    let at = offset + RECORD_HEAD_BYTES as u64;
+    file.read_exact_at(&mut bytes, at).map_err(TailError::io(path, "read"))?;
+    if Commit::hash(&bytes).0 != head[4..] {
+        return Err(damaged("does not match its hash"));
+    }
+    Ok(Bytes::from(bytes))
+}
+
+/// Every whole record of a damaged file, wherever it stands: lengths and heads may be rotten, hashes tell. In the file's order.
+pub(crate) fn salvage(path: &Path, shard: u32) -> Result<Vec<(CommitHead, Bytes)>, TailError> {
+    let bytes = Bytes::from(std::fs::read(path).map_err(TailError::io(path, "read"))?);
+    let mut found = Vec::new();
+    let mut at = 0;
+    while at + RECORD_HEAD_BYTES < bytes.len() {
+        match record_in(&bytes, at, shard) {
+            Some((head, commit)) => {
+                at += RECORD_HEAD_BYTES + commit.len();
+                found.push((head, commit));
+            }
+            None => at += 1,
+        }
+    }
+    Ok(found)
+}
+
+fn record_in(bytes: &Bytes, at: usize, shard: u32) -> Option<(CommitHead, Bytes)> {
+    let begin = at + RECORD_HEAD_BYTES;
+    let length = u32::from_le_bytes(bytes[at..at + 4].try_into().ok()?) as usize;
+    // A commit is a CBOR array of eight; without this look nearly every place would be hashed.
+    let plausible = (1..=COMMIT_BYTES_MAX).contains(&length) && begin + length <= bytes.len() && bytes[begin] == 0x88;
+    if !plausible {
+        return None;
+    }
+    let commit = bytes.slice(begin..begin + length);
+    let head = CommitHead::peek(&commit).ok().filter(|head| head.shard == shard)?;
+    (Commit::hash(&commit).0 == bytes[at + 4..begin]).then_some((head, commit))
 }
 
 /// One record.

@@ -1,0 +1,72 @@
+//! The archive as one log: segments and tail files put into order, leftovers told apart. Must not: read commits.
+
+use super::{SegmentError, SegmentName, SegmentStore};
+use crate::tail::{TailError, list_files};
+use std::path::{Path, PathBuf};
+
+/// Under the archive's folder: rotten files that were replaced.
+const DAMAGED_FOLDER: &str = "damaged";
+
+/// One piece of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    Segment(SegmentName),
+    Tail { first: u64, path: PathBuf },
+}
+
+impl Part {
+    pub(crate) fn first(&self) -> u64 {
+        match self {
+            Part::Segment(name) => name.first,
+            Part::Tail { first, .. } => *first,
+        }
+    }
+}
+
+/// What an archive consists of.
+#[derive(Debug, Default)]
+pub(crate) struct Parts {
+    /// In order of their first commits; ranges do not overlap.
+    pub(crate) live: Vec<Part>,
+    /// Tail files that a segment covers: sealed, but not yet deleted.
+    pub(crate) leftovers: Vec<(u64, PathBuf)>,
+}
+
+/// Lists the parts under an archive's folder, by `specs/archive.md` section 1.
+pub(crate) fn list_parts(store: &dyn SegmentStore, dir: &Path) -> Result<Parts, TailError> {
+    let mut names = store.list()?;
+    names.sort_by(|a, b| a.first.cmp(&b.first).then(b.last.cmp(&a.last)));
+    let mut covered = 0;
+    names.retain(|name| {
+        let counts = name.first > covered;
+        covered = if counts { name.last } else { covered };
+        counts
+    });
+    let mut parts = Parts::default();
+    for (first, path) in list_files(dir)? {
+        if names.iter().any(|name| (name.first..=name.last).contains(&first)) {
+            parts.leftovers.push((first, path));
+        } else {
+            parts.live.push(Part::Tail { first, path });
+        }
+    }
+    parts.live.extend(names.into_iter().map(Part::Segment));
+    parts.live.sort_by_key(Part::first);
+    Ok(parts)
+}
+
+/// Moves a rotten file into `damaged/`, under a name that was not used before.
+pub(crate) fn set_aside(dir: &Path, file: &Path) -> Result<PathBuf, SegmentError> {
+    let failed = |what| SegmentError::io(file.display(), what);
+    let folder = dir.join(DAMAGED_FOLDER);
+    std::fs::create_dir_all(&folder).map_err(failed("create the folder damaged/"))?;
+    let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let mut target = folder.join(&name);
+    let mut again = 1;
+    while target.exists() {
+        again += 1;
+        target = folder.join(format!("{name}.{again}"));
+    }
+    std::fs::rename(file, &target).map_err(failed("move it to damaged/"))?;
+    Ok(target)
+}
