@@ -89,22 +89,18 @@ impl Batch {
         self.charges.iter().map(|charge| charge.added_units).fold(0, u64::saturating_add)
     }
 
-    /// What each job earned its operator in this batch, as the requests root has it; the newest part's receipt.
+    /// What each charge earned its operator in this batch, as the requests root has it.
     fn requests(&self, world: &World) -> Vec<ServedRequest> {
-        let mut by_job: BTreeMap<(JobId, OperatorId), ((u64, usize), ServedRequest)> = BTreeMap::new();
+        let mut by_leaf: BTreeMap<u64, ServedRequest> = BTreeMap::new();
         for line in &self.lines {
             let operator = world.operators.get(&line.operator).map(|operator| operator.payout_address);
             let operator = operator.unwrap_or(EvmAddress([0; 20]));
             let request =
                 ServedRequest { job: line.job, operator, amount_base_units: 0, receipt: line.receipt };
-            let (place, request) =
-                by_job.entry((line.job, line.operator)).or_insert((line.place, request));
+            let request = by_leaf.entry(line.place.0).or_insert(request);
             request.amount_base_units = request.amount_base_units.saturating_add(line.share.unsigned_abs());
-            if line.place > *place {
-                (*place, request.receipt) = (line.place, line.receipt);
-            }
         }
-        by_job.into_values().map(|(_, request)| request).collect()
+        by_leaf.into_values().collect()
     }
 }
 

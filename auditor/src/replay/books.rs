@@ -72,7 +72,11 @@ impl Legs {
     /// Reserves `amount` of a customer's account against the reservations' own.
     pub(crate) fn reserve(&mut self, key: BookKey, amount: i128) {
         add(&mut self.pending, key, amount);
-        add(&mut self.pending, BookKey::system(AccountKind::HoldsPending, key.asset), amount.saturating_neg());
+        add(
+            &mut self.pending,
+            BookKey::system(AccountKind::HoldsPending, key.asset),
+            amount.saturating_neg(),
+        );
     }
 
     pub(crate) fn release(&mut self, key: BookKey, amount: i128) {
@@ -216,7 +220,8 @@ impl Books {
         self.compare_side(judge, "booked", &event.postings, &expected.booked);
         self.compare_side(judge, "pending", &event.pending, &expected.pending);
         if let Some((from, to, amount)) = expected.pair {
-            let key = |leg: &Posting| self.rows.get(leg.account.0 as usize).map(|row| (row.key, leg.amount.0));
+            let key =
+                |leg: &Posting| self.rows.get(leg.account.0 as usize).map(|row| (row.key, leg.amount.0));
             let found: Vec<_> = event.postings.iter().filter_map(key).collect();
             let wanted = [(from, amount), (to, amount.saturating_neg())];
             if found.len() != 2 || !wanted.iter().all(|leg| found.contains(leg)) {
@@ -228,7 +233,8 @@ impl Books {
 
     fn compare_side(&self, judge: &mut Judge, what: &str, legs: &[Posting], expected: &[(BookKey, i128)]) {
         let sum_of = |key: BookKey| {
-            let on_key = legs.iter().filter(|leg| self.rows.get(leg.account.0 as usize).is_some_and(|r| r.key == key));
+            let on_key =
+                legs.iter().filter(|leg| self.rows.get(leg.account.0 as usize).is_some_and(|r| r.key == key));
             on_key.map(|leg| leg.amount.0).fold(0, i128::saturating_add)
         };
         let mut wrong = |key: BookKey, should: i128, is: i128| {

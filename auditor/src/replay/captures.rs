@@ -29,7 +29,6 @@ pub(crate) struct Carry {
 #[derive(Clone, Debug)]
 pub(crate) struct Charge {
     pub(crate) leaf: u64,
-    pub(crate) time_us: u64,
     pub(crate) event: UsageCaptured,
     pub(crate) share_ppm: u32,
 }
@@ -101,7 +100,7 @@ pub(crate) fn captured(
 ) -> Option<Legs> {
     let id = holds::open(world, judge, event.hold)?;
     judge.equal(CheckKind::Holds, "a charge closes its job's hold", id, event.job);
-    let share_ppm = check_charge(world, judge, id, event)?;
+    let share_ppm = check_charge(world, judge, header, id, event)?;
     let job = world.jobs.get_mut(&id)?;
     let (asset, meter) = (job.asset, job.meter);
     let own = consume(job, event.cost.0);
@@ -115,7 +114,9 @@ pub(crate) fn captured(
     if !beyond.is_empty() {
         let job = world.jobs.get(&id)?;
         let model = job.model.clone();
-        let draw = Draw { account: job.account, asset, model: &model, time_us: header.time_us };
+        let account = job.account;
+        holds::may_spend(world, judge, account)?;
+        let draw = Draw { account, asset, model: &model, time_us: header.time_us };
         draws::check(world, judge, &draw, beyond)?;
         for slice in beyond {
             spend(world, slice.grant, slice.amount.0, &mut legs);
@@ -123,9 +124,8 @@ pub(crate) fn captured(
         meters::spend(world, judge, meter, event.beyond_hold.map_or(0, |amount| amount.0));
     }
     let job = world.jobs.get_mut(&id)?;
-    let (leaf, time_us) = (header.leaf, header.time_us);
-    job.charges.push(Charge { leaf, time_us, event: event.clone(), share_ppm });
-    if !event.part.is_some_and(|part| part.open) {
+    job.charges.push(Charge { leaf: header.leaf, event: event.clone(), share_ppm });
+    if !is_open(event) {
         holds::end(world, header, id, &mut legs)?;
     }
     share_out(world, judge, header, event, asset, share_ppm, &mut legs)?;
@@ -154,7 +154,9 @@ fn compare_own(judge: &mut Judge, own: &[(GrantId, i128)], event: &UsageCaptured
     let actual = event.slices.iter().map(|slice| (slice.grant, slice.amount.0));
     if event.slices.len() < own.len() || !actual.zip(own).all(|(actual, own)| actual == *own) {
         let text = |list: &mut dyn Iterator<Item = (GrantId, i128)>| {
-            list.map(|(grant, amount)| format!("{amount} of grant {}", grant.0)).collect::<Vec<_>>().join(", ")
+            list.map(|(grant, amount)| format!("{amount} of grant {}", grant.0))
+                .collect::<Vec<_>>()
+                .join(", ")
         };
         let actual = text(&mut event.slices.iter().map(|slice| (slice.grant, slice.amount.0)));
         let expected = text(&mut own.iter().copied());
@@ -182,7 +184,6 @@ fn spend(world: &mut World, grant: GrantId, amount: i128, legs: &mut Legs) {
     let backing = grant.backing;
     count_captured(world, backing, amount);
 }
-
 
 /// Charges of a wallet for life.
 fn count_captured(world: &mut World, backing: Backing, amount: i128) {
@@ -230,7 +231,13 @@ fn share_out(
 }
 
 /// Counts, price and split of a charge. Gives the share it was split by.
-fn check_charge(world: &World, judge: &mut Judge, id: JobId, event: &UsageCaptured) -> Option<u32> {
+fn check_charge(
+    world: &World,
+    judge: &mut Judge,
+    header: &Header,
+    id: JobId,
+    event: &UsageCaptured,
+) -> Option<u32> {
     const PRICES: CheckKind = CheckKind::Prices;
     let job = judge.known(CheckKind::Holds, world.jobs.get(&id), "job", id)?;
     let attempt = job.attempts.get(event.attempt as usize);
@@ -240,8 +247,13 @@ fn check_charge(world: &World, judge: &mut Judge, id: JobId, event: &UsageCaptur
     let before = job.charged();
     let mut sums = before;
     sums.add(event);
-    check_counts(world, judge, job, event, &sums);
     let rate = judge.known(PRICES, world.rate(job.card_version, &job.model), "pinned price", &job.model)?;
+    check_counts(world, judge, job, event, &sums);
+    let output = event.output_units_worker.min(event.output_units_gateway);
+    let bill = Bill { job, rate, event, sums: &sums, output, time_us: header.time_us };
+    if !bill.is_cut_to_hold(world) {
+        judge.equal(PRICES, "output billed is the smaller count", output, sums.output_units);
+    }
     let cost = judge.known(PRICES, price(rate, sums.units()), "price within 128 bits", sums.units())?;
     let cost = cost.saturating_sub(before.cost);
     judge.equal(PRICES, "the charge is the pinned price of the billed tokens", cost, event.cost.0);
@@ -264,17 +276,54 @@ fn check_counts(world: &World, judge: &mut Judge, job: &Job, event: &UsageCaptur
     let number = job.charges.len();
     let part = event.part.map_or(0, |part| part.number as usize);
     judge.equal(CheckKind::Holds, "parts of a charge are numbered without gaps", number, part);
-    let output = event.output_units_worker.min(event.output_units_gateway);
-    judge.equal(PRICES, "output billed is the smaller count", output, sums.output_units);
     let (input, most) = (job.input_units, job.output_units_max);
     judge.require(PRICES, format_args!("at most the {input} prompt tokens held"), sums.input_units, || {
         sums.input_units <= input
     });
     // With a tolerance, what goes beyond the bound is limited by what it costs.
-    let most = tolerance_ppm(world).map_or(most, |_| u64::MAX);
+    let may_exceed = tolerance_ppm(world).is_some() && !is_open(event);
+    let most = if may_exceed { u64::MAX } else { most };
     judge.require(PRICES, format_args!("1 to {most} output tokens"), sums.output_units, || {
         (1..=most).contains(&sums.output_units)
     });
+}
+
+fn is_open(event: &UsageCaptured) -> bool {
+    event.part.is_some_and(|part| part.open)
+}
+
+/// What a charge bills, and what it could have billed.
+struct Bill<'a> {
+    job: &'a Job,
+    rate: &'a ModelRate,
+    event: &'a UsageCaptured,
+    sums: &'a Sums,
+    /// The smaller count.
+    output: u64,
+    time_us: u64,
+}
+
+impl Bill<'_> {
+    /// Whether it bills the most that the hold covers, because what goes beyond was tolerated and could not be paid.
+    fn is_cut_to_hold(&self, world: &World) -> bool {
+        let Bill { job, rate, event, sums, output, time_us } = *self;
+        if sums.output_units >= output || is_open(event) || event.beyond_hold.is_some() {
+            return false;
+        }
+        let fits = |units| price(rate, units).is_some_and(|cost| cost <= job.amount);
+        let largest = fits(sums.units()) && !fits(sums.units().saturating_add(1));
+        let all = price(rate, sums.input_units.saturating_add(output));
+        let extra = all.map(|cost| cost.saturating_sub(job.amount));
+        let tolerated = extra.filter(|extra| *extra <= tolerance(world, job));
+        let draw = Draw { account: job.account, asset: job.asset, model: &job.model, time_us };
+        largest && tolerated.is_some_and(|extra| !draws::could_pay(world, &draw, job.meter, extra))
+    }
+}
+
+/// How much a charge may take beyond its hold.
+fn tolerance(world: &World, job: &Job) -> i128 {
+    let ppm = i128::from(tolerance_ppm(world).unwrap_or(0));
+    job.amount.checked_mul(ppm).map_or(0, |product| product.div_euclid(1_000_000))
 }
 
 fn tolerance_ppm(world: &World) -> Option<u32> {
@@ -290,8 +339,10 @@ fn check_beyond(world: &World, judge: &mut Judge, job: &Job, event: &UsageCaptur
     judge.require(KIND, "beyond the hold is left out when it is nothing", said, || {
         event.beyond_hold.is_none_or(|amount| amount.0 > 0)
     });
-    let ppm = i128::from(tolerance_ppm(world).unwrap_or(0));
-    let most = job.amount.checked_mul(ppm).map_or(0, |product| product.div_euclid(1_000_000));
+    judge.require(KIND, "only the last charge of a hold goes beyond it", said, || {
+        said == 0 || !is_open(event)
+    });
+    let most = tolerance(world, job);
     let above = sums.beyond.max(beyond);
     let amount = job.amount;
     judge.require(KIND, format_args!("at most {most} beyond the {amount} held"), above, || above <= most);

@@ -44,7 +44,8 @@ pub(crate) fn digest(world: &World) -> Hash32 {
     meters.sort_by_key(|(key, _)| **key);
     for (key, meter) in meters {
         let cap = meter.cap.map_or("none".to_owned(), |cap| cap.to_string());
-        lines.add(format_args!("meter {} {} {} {cap} {}", key.account, key.spender, key.asset.0, meter.spent));
+        lines
+            .add(format_args!("meter {} {} {} {cap} {}", key.account, key.spender, key.asset.0, meter.spent));
     }
     for ((vault, address), wallet) in &world.wallets {
         lines.add(format_args!(

@@ -2,6 +2,7 @@
 
 use super::grants::{Grant, Place};
 use super::judge::Judge;
+use super::meters::MeterKey;
 use super::world::World;
 use crate::checks::CheckKind;
 use protocol::asset::AssetId;
@@ -85,6 +86,24 @@ fn check_order(world: &mut World, judge: &mut Judge, draw: &Draw<'_>, slices: &[
             account.spendable.remove(place);
         });
     }
+}
+
+/// Most grants that one draw takes.
+const SLICES_MAX: usize = 256;
+
+/// Whether an account may and can pay an amount now.
+pub(crate) fn could_pay(world: &World, draw: &Draw<'_>, meter: Option<MeterKey>, amount: i128) -> bool {
+    let Some(account) = world.accounts.get(&draw.account) else { return false };
+    let meter = meter.and_then(|key| world.meters.get(&key));
+    let capped =
+        meter.is_some_and(|meter| meter.cap.is_some_and(|cap| meter.spent.saturating_add(amount) > cap));
+    if account.closed || account.debts.values().any(|debt| *debt > 0) || capped {
+        return false;
+    }
+    let grants = account.spendable.iter().filter_map(|place| world.grants.get(place.2 as usize));
+    let can = grants.filter(|grant| draw.may_pay(grant)).map(|grant| spendable(world, grant, draw.time_us));
+    let can = can.filter(|can| *can > 0).take(SLICES_MAX);
+    can.fold(0, i128::saturating_add) >= amount
 }
 
 /// Reserves checked slices.

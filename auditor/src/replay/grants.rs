@@ -177,10 +177,13 @@ pub(crate) fn moved(
     let within = from.scope.is_empty()
         || (!to.scope.is_empty() && to.scope.iter().all(|model| from.scope.contains(model)));
     judge.require(KIND, "moved credit pays for nothing more", event.to.0, || within);
-    let closed = [from.account, to.account]
-        .iter()
-        .any(|account| world.accounts.get(account).is_none_or(|row| row.closed));
-    judge.require(KIND, "both accounts are open", to.account, || !closed);
+    let row = |account| world.accounts.get(&account);
+    let target = row(to.account).is_some_and(|row| !row.closed);
+    let source =
+        row(from.account).is_some_and(|row| !row.closed && row.debts.values().all(|debt| *debt <= 0));
+    judge.require(KIND, "both accounts are open, and the one that gives owes nothing", to.account, || {
+        target && source
+    });
     let (amount, free) = (event.amount.0, from.free());
     judge.require(KIND, format_args!("1 to the {free} that is neither held nor reserved"), amount, || {
         (1..=free).contains(&amount)

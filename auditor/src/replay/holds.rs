@@ -20,7 +20,6 @@ const KIND: CheckKind = CheckKind::Holds;
 /// A job with its hold.
 #[derive(Clone, Debug)]
 pub(crate) struct Job {
-    pub(crate) hold: HoldId,
     pub(crate) account: AccountId,
     pub(crate) asset: AssetId,
     /// All that was ever reserved for it.
@@ -32,7 +31,6 @@ pub(crate) struct Job {
     pub(crate) input_units: u64,
     pub(crate) output_units_max: u64,
     pub(crate) deadline_us: u64,
-    pub(crate) placed_leaf: u64,
     pub(crate) placed_commit: u64,
     /// Where its spending is counted, if it is.
     pub(crate) meter: Option<MeterKey>,
@@ -101,7 +99,6 @@ pub(crate) fn placed(
     meters::spend(world, judge, meter, event.amount.0);
     world.holds.insert(event.hold, event.job);
     let job = Job {
-        hold: event.hold,
         account: event.account,
         asset: event.asset,
         amount: event.amount.0,
@@ -111,7 +108,6 @@ pub(crate) fn placed(
         input_units: event.input_units,
         output_units_max: event.output_units_max,
         deadline_us: event.deadline_us,
-        placed_leaf: header.leaf,
         placed_commit: header.commit,
         meter,
         attempts: Vec::new(),
@@ -138,7 +134,7 @@ fn reserve(world: &mut World, slices: &[Slice]) -> Legs {
     legs
 }
 
-fn may_spend(world: &World, judge: &mut Judge, account: AccountId) -> Option<()> {
+pub(crate) fn may_spend(world: &World, judge: &mut Judge, account: AccountId) -> Option<()> {
     let row = judge.known(KIND, world.accounts.get(&account), "account", account)?;
     let may_spend = !row.closed && row.debts.values().all(|debt| *debt <= 0);
     judge.require(KIND, "the account is open and owes nothing", account, || may_spend);
@@ -195,12 +191,16 @@ pub(crate) fn extended(
     judge.require(KIND, format_args!("at least the bound so far, {bound}"), event.output_units_max, || {
         event.output_units_max >= bound
     });
-    judge.require(KIND, format_args!("at least the deadline so far, {deadline_us}"), event.deadline_us, || {
-        event.deadline_us >= deadline_us
+    judge.require(
+        KIND,
+        format_args!("at least the deadline so far, {deadline_us}"),
+        event.deadline_us,
+        || event.deadline_us >= deadline_us,
+    );
+    check_deadline(world, judge, header, event.deadline_us);
+    judge.require(KIND, "a hold is extended before its deadline", header.time_us, || {
+        header.time_us < deadline_us
     });
-    if event.deadline_us > deadline_us {
-        check_deadline(world, judge, header, event.deadline_us);
-    }
     let units = job.input_units.saturating_add(event.output_units_max);
     let (amount, account, asset, meter) = (job.amount, job.account, job.asset, job.meter);
     let (version, model) = (job.card_version, job.model.clone());

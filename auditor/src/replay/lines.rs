@@ -18,13 +18,20 @@ pub(crate) struct Line {
 
 pub(crate) fn set(world: &mut World, judge: &mut Judge, event: &CreditLineSet) -> Option<Legs> {
     let grant = judge.known(KIND, world.grants.get_mut(event.grant.0 as usize), "grant", event.grant.0)?;
+    let open = world.accounts.get(&grant.account).is_some_and(|row| !row.closed);
+    judge.require(KIND, "the account is open", grant.account, || open);
     let (held, remaining, key) = (grant.held, grant.remaining, grant.book_key());
     let line = judge.known(KIND, grant.line.as_mut(), "credit line", event.grant.0)?;
     judge.require(KIND, "a limit is not negative", event.limit.0, || event.limit.0 >= 0);
     line.limit = event.limit.0;
     let unused = line.limit.saturating_sub(line.drawn).max(held);
     let change = unused.saturating_sub(remaining);
-    judge.equal(KIND, "what is unused becomes limit less drawn, and what is held stays", change, event.change.0);
+    judge.equal(
+        KIND,
+        "what is unused becomes limit less drawn, and what is held stays",
+        change,
+        event.change.0,
+    );
     grant.remaining = unused;
     let mut legs = Legs::default();
     legs.debit(BookKey::system(AccountKind::CreditLines, key.asset), change);

@@ -26,7 +26,8 @@ pub(crate) struct Meter {
 }
 
 pub(crate) fn cap_set(world: &mut World, judge: &mut Judge, event: &SpendCapSet) -> Option<Legs> {
-    judge.known(KIND, world.accounts.get(&event.account), "account", event.account)?;
+    let row = judge.known(KIND, world.accounts.get(&event.account), "account", event.account)?;
+    judge.require(KIND, "the account is open", event.account, || !row.closed);
     let assets = world.network.as_ref().map_or(&[][..], |network| &network.assets);
     let asset = assets.iter().find(|asset| asset.id == event.asset);
     judge.known(KIND, asset, "asset", event.asset.0)?;

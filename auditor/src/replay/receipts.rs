@@ -20,7 +20,10 @@ pub(crate) fn check(copy: &LogCopy, world: &World, judge: &mut Judge, event: &Ev
     };
     let hash = SignedReceipt::hash(&bytes);
     if charge.part.is_some_and(|part| part.open) && hash != charge.receipt {
-        let words = format!("the receipt of a part of {} (leaf {}) was replaced by a later one", charge.job, event.header.leaf);
+        let words = format!(
+            "the receipt of a part of {} (leaf {}) was replaced by a later one",
+            charge.job, event.header.leaf
+        );
         judge.checks().of(KIND).inconclusive(words);
         return;
     }
@@ -44,9 +47,12 @@ fn compare(world: &World, judge: &mut Judge, charge: &UsageCaptured, receipt: &R
     let claimed = receipt.output_tokens;
     judge.equal(KIND, "output tokens are the receipt's", claimed, charge.output_units_worker);
     let input = receipt.input_tokens;
-    judge.require(KIND, format_args!("at most the receipt's {input} prompt tokens"), charge.input_units, || {
-        charge.input_units <= input
-    });
+    judge.require(
+        KIND,
+        format_args!("at most the receipt's {input} prompt tokens"),
+        charge.input_units,
+        || charge.input_units <= input,
+    );
     // A shorter billed prefix has an earlier head, which the gateway saw and the receipt does not carry.
     if charge.output_units_worker.min(charge.output_units_gateway) == receipt.output_tokens {
         judge.equal(KIND, "the chain head is the receipt's", receipt.chain_head, charge.chain_head);

@@ -2,9 +2,11 @@
 //! says of them.
 
 mod cheats;
+mod credit;
 mod fetching;
 mod log;
 mod mutations;
+mod parts;
 mod reconciling;
 mod sampling;
 mod story;
