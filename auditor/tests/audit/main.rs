@@ -1,6 +1,7 @@
 //! The auditor from outside: small logs made with `protocol` alone, honest ones and cheating ones, and what each command
 //! says of them.
 
+mod archived;
 mod cheats;
 mod credit;
 mod fetching;

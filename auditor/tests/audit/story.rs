@@ -58,6 +58,10 @@ pub fn operator() -> OperatorId {
     OperatorId(operator_key().verifying_key().to_bytes())
 }
 
+pub fn fresh_account() -> AccountOpened {
+    AccountOpened { account: AccountId([77; 16]) }
+}
+
 pub fn tx(n: u8) -> Word32 {
     Word32([n; 32])
 }
