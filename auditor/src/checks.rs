@@ -51,6 +51,8 @@ checks! {
     Floors = "floors" Accounting "No customer, operator or reservation falls below zero",
     Holds = "holds" Accounting "A hold is placed once, within its grants, and closes once",
     Grants = "grants" Accounting "Grants pay within balance, owner, scope, expiry and signed cap, in their order",
+    CreditLines = "credit_lines" Accounting "Credit lines are drawn within their limit, and what is drawn is owed",
+    SpendCaps = "spend_caps" Accounting "No key spends or holds more than its cap",
     Jobs = "jobs" Accounting "Jobs are dispatched to registered nodes, attempts in order",
     Prices = "prices" Accounting "Every price is that of the pinned card in force, recomputed",
     Splits = "splits" Accounting "Every split is the cumulative share with its remainder carried",

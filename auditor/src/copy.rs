@@ -1,7 +1,9 @@
-//! A log as it lies on disk: a copy made by `fetch`, or the `tlog/` of a data directory. Reads only, and trusts nothing.
+//! A log as it lies on disk: a copy made by `fetch`, the `tlog/` of a data directory, or an archive alone. Reads only, and
+//! trusts nothing.
 //! Layout: C2SP tlog-tiles (`checkpoint`, `tile/<level>/<n>`, `tile/entries/<n>`, partial ones `.p/<width>`), and in a
-//! copy `policy`, `checkpoints/`, `receipts/`, `contents/`, `commits/`.
+//! copy `policy`, `checkpoints/`, `receipts/`, `contents/`, `commits/`, `archive/`.
 
+use crate::archive::{Archive, ArchiveFault};
 use crate::error::AuditError;
 use crate::note::SignedCheckpoint;
 use protocol::checkpoint::{CheckpointError, NOTE_BYTES_MAX};
@@ -16,10 +18,11 @@ const BUNDLE_BYTES_MAX: u64 = TILE_WIDTH * (65_535 + 2);
 /// Where a log lies.
 #[derive(Clone, Debug)]
 pub struct LogCopy {
-    /// Holds `checkpoint` and `tile/`.
-    tiles: PathBuf,
+    /// Holds `checkpoint` and `tile/`; `None` where there is only an archive.
+    tiles: Option<PathBuf>,
     /// What was given: holds receipts, contents, commits, kept checkpoints.
     root: PathBuf,
+    archive: Option<Archive>,
 }
 
 /// A checkpoint file that was kept.
@@ -42,24 +45,36 @@ pub struct CopyFault {
 }
 
 impl LogCopy {
-    /// Opens a fetched copy or a data directory.
+    /// Opens a fetched copy, a data directory, or an archive.
     pub fn open(directory: &Path) -> Result<LogCopy, AuditError> {
         let root = directory.to_owned();
-        [root.clone(), root.join("tlog")]
-            .into_iter()
-            .find(|tiles| tiles.join("checkpoint").is_file())
-            .map(|tiles| LogCopy { tiles, root: root.clone() })
-            .ok_or(AuditError::NoLog { path: root })
+        let archive = Archive::find(directory)?;
+        let tiles = [root.clone(), root.join("tlog")];
+        let tiles = tiles.into_iter().find(|tiles| tiles.join("checkpoint").is_file());
+        if tiles.is_none() && archive.is_none() {
+            return Err(AuditError::NoLog { path: root });
+        }
+        Ok(LogCopy { tiles, root, archive })
     }
 
     /// A place that `fetch` fills.
     pub(crate) fn begin(directory: &Path) -> LogCopy {
-        LogCopy { tiles: directory.to_owned(), root: directory.to_owned() }
+        LogCopy { tiles: Some(directory.to_owned()), root: directory.to_owned(), archive: None }
     }
 
     /// Whether it was made by `fetch`; a data directory's own policy proves nothing.
     pub fn is_fetched(&self) -> bool {
-        self.tiles == self.root
+        self.tiles.as_ref() == Some(&self.root)
+    }
+
+    /// Whether there are tiles; without them entries are those of the archive.
+    pub fn has_tiles(&self) -> bool {
+        self.tiles.is_some()
+    }
+
+    /// The archive, where there is one.
+    pub fn archive(&self) -> Option<&Archive> {
+        self.archive.as_ref()
     }
 
     /// A file beside the log, such as `policy`.
@@ -69,7 +84,15 @@ impl LogCopy {
 
     /// The newest checkpoint; the inner error when it is not one.
     pub fn checkpoint(&self) -> Result<Result<SignedCheckpoint, CheckpointError>, AuditError> {
-        read_checkpoint(&self.tiles.join("checkpoint"))
+        match (&self.tiles, &self.archive) {
+            (Some(tiles), _) => read_checkpoint(&tiles.join("checkpoint")),
+            (None, Some(archive)) => {
+                let note = archive.checkpoint();
+                let note = note.ok_or_else(|| AuditError::NoCheckpoint { path: self.root.clone() })?;
+                Ok(SignedCheckpoint::parse(&note))
+            }
+            (None, None) => Err(AuditError::NoLog { path: self.root.clone() }),
+        }
     }
 
     /// Checkpoints that `fetch` kept, in the order of their files' names.
@@ -81,6 +104,9 @@ impl LogCopy {
 
     /// The entries of one bundle, exactly `width` of them.
     pub fn bundle(&self, index: u64, width: u64) -> Result<Vec<Vec<u8>>, CopyFault> {
+        if let (None, Some(archive)) = (&self.tiles, &self.archive) {
+            return archived(archive, index * TILE_WIDTH, width);
+        }
         let (tile, bytes) = self.tile_bytes(Tile { kind: TileKind::Entries, index, width })?;
         let entries = parse_entries(&bytes, tile.width);
         let entries = entries.map_err(|e| CopyFault { path: tile.path(), reason: e.to_string() })?;
@@ -98,7 +124,10 @@ impl LogCopy {
 
     /// The tile as named, or the full one that replaced a partial one while the log grew.
     fn tile_bytes(&self, tile: Tile) -> Result<(Tile, Vec<u8>), CopyFault> {
-        let read = |tile: Tile| read_at_most(&self.tiles.join(tile.path()), BUNDLE_BYTES_MAX);
+        let tiles = self.tiles.as_ref();
+        let tiles =
+            tiles.ok_or_else(|| CopyFault { path: tile.path(), reason: "there are no tiles".into() })?;
+        let read = |tile: Tile| read_at_most(&tiles.join(tile.path()), BUNDLE_BYTES_MAX);
         let (found, bytes) = match read(tile) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && tile != tile.full() => {
                 (tile.full(), read(tile.full()).map_err(|_| error))
@@ -135,6 +164,30 @@ impl LogCopy {
         });
         Ok(files)
     }
+}
+
+impl From<ArchiveFault> for CopyFault {
+    fn from(fault: ArchiveFault) -> CopyFault {
+        CopyFault { path: fault.file, reason: format!("at byte {}: {}", fault.offset, fault.reason) }
+    }
+}
+
+/// Entries in a row, from an archive.
+fn archived(archive: &Archive, first_leaf: u64, count: u64) -> Result<Vec<Vec<u8>>, CopyFault> {
+    let mut entries = Vec::new();
+    for commit in archive.commits_before(first_leaf) {
+        let commit = commit?.commit;
+        for (leaf, event) in (commit.first_leaf..).zip(commit.events) {
+            if leaf >= first_leaf && (entries.len() as u64) < count {
+                entries.push(event.into());
+            }
+        }
+        if entries.len() as u64 == count {
+            return Ok(entries);
+        }
+    }
+    let path = "archive".to_owned();
+    Err(CopyFault { path, reason: format!("it ends before leaf {}", first_leaf + count) })
 }
 
 /// Reads a checkpoint file.

@@ -13,6 +13,14 @@ pub enum AuditError {
         /// Where it was looked for.
         path: PathBuf,
     },
+    /// An archive that no checkpoint speaks for.
+    #[error(
+        "{path}: no segment of this archive carries a checkpoint: fetch the log's tiles, or wait for the next segment"
+    )]
+    NoCheckpoint {
+        /// The archive.
+        path: PathBuf,
+    },
     /// A file cannot be read or written.
     #[error("{path}: {reason}")]
     File {
@@ -46,7 +54,10 @@ impl AuditError {
     pub fn exit_code(&self) -> u8 {
         match self {
             AuditError::Usage { .. } => 2,
-            AuditError::NoLog { .. } | AuditError::File { .. } | AuditError::Source { .. } => 3,
+            AuditError::NoLog { .. }
+            | AuditError::NoCheckpoint { .. }
+            | AuditError::File { .. }
+            | AuditError::Source { .. } => 3,
         }
     }
 

@@ -5,6 +5,7 @@
 mod beside;
 mod source;
 
+use crate::archive::Archive;
 use crate::checks::CheckKind;
 use crate::copy::LogCopy;
 use crate::error::AuditError;
@@ -72,6 +73,9 @@ pub fn fetch(options: &FetchOptions<'_>) -> Result<Report, AuditError> {
     write(&options.directory.join("checkpoints").join(name), signed.note.as_bytes())?;
     write(&options.directory.join("checkpoint"), signed.note.as_bytes())?;
     report.events = signed.checkpoint.size - from;
+    if let FetchSource::Directory(source) = &options.source {
+        take_archive(source, &options.directory)?;
+    }
     if let FetchSource::Url { .. } = options.source {
         let failed = beside::take(&origin, &options.directory, options.beside)?;
         for (kind, reason) in failed {
@@ -257,6 +261,27 @@ fn take_tiles(origin: &Origin, options: &FetchOptions<'_>, from: u64, to: u64) -
         if let Some(progress) = options.progress {
             progress(done, total);
         }
+    }
+    Ok(())
+}
+
+/// Takes the files of a directory's archive. Segments never change; a tail file that was sealed since stays beside its
+/// segment, and both must say the same.
+fn take_archive(source: &Path, directory: &Path) -> Result<(), AuditError> {
+    let Some(archive) = Archive::find(source)? else { return Ok(()) };
+    for file in archive.files() {
+        let Some(name) = file.file_name() else { continue };
+        let target = directory.join("archive").join(name);
+        let size = |path: &Path| std::fs::metadata(path).map(|metadata| metadata.len()).ok();
+        if size(&target) == size(file) {
+            continue;
+        }
+        make_parent(&target)?;
+        let mut part = name.to_owned();
+        part.push(".part");
+        let part = target.with_file_name(part);
+        std::fs::copy(file, &part).map_err(|e| AuditError::file(file, e))?;
+        std::fs::rename(&part, &target).map_err(|e| AuditError::file(&target, e))?;
     }
     Ok(())
 }

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod archive;
 pub mod chain;
 pub mod checks;
 pub mod commits;

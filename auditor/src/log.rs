@@ -1,10 +1,12 @@
 //! Walks a copy's entries from the first to the last, a bundle at a time, and hashes them as it goes: memory stays flat
 //! whatever the log's length.
 
+use crate::archive::{Archive, Commits};
 use crate::copy::{CopyFault, LogCopy};
 use crate::merkle::{Roots, leaf_hash};
 use protocol::id::Hash32;
 use protocol::tile::TILE_WIDTH;
+use std::collections::VecDeque;
 
 /// Goes through the entries of the first `size` leaves.
 pub struct Walk<'a> {
@@ -12,6 +14,9 @@ pub struct Walk<'a> {
     size: u64,
     next: u64,
     roots: Roots,
+    /// Where entries come from when there are no tiles, and those that came with a bundle's last commit.
+    commits: Option<Commits<'a>>,
+    waiting: VecDeque<Vec<u8>>,
 }
 
 /// Some entries in a row.
@@ -28,7 +33,8 @@ pub struct Bundle {
 impl<'a> Walk<'a> {
     /// Begins at leaf 0.
     pub fn new(copy: &'a LogCopy, size: u64) -> Walk<'a> {
-        Walk { copy, size, next: 0, roots: Roots::default() }
+        let commits = if copy.has_tiles() { None } else { copy.archive().map(Archive::commits) };
+        Walk { copy, size, next: 0, roots: Roots::default(), commits, waiting: VecDeque::new() }
     }
 
     /// The next bundle; `None` after the last.
@@ -37,7 +43,7 @@ impl<'a> Walk<'a> {
             return None;
         }
         let width = (self.size - self.next).min(TILE_WIDTH);
-        let entries = match self.copy.bundle(self.next / TILE_WIDTH, width) {
+        let entries = match self.entries(width) {
             Ok(entries) => entries,
             Err(fault) => return Some(Err(fault)),
         };
@@ -48,6 +54,26 @@ impl<'a> Walk<'a> {
         }
         self.next += width;
         Some(Ok(Bundle { first_leaf, entries, tile }))
+    }
+
+    fn entries(&mut self, width: u64) -> Result<Vec<Vec<u8>>, CopyFault> {
+        let Some(commits) = &mut self.commits else {
+            return self.copy.bundle(self.next / TILE_WIDTH, width);
+        };
+        while (self.waiting.len() as u64) < width {
+            let Some(commit) = commits.next() else {
+                let leaves = commits.reached().leaves;
+                let reason = format!("it ends at leaf {leaves}, the checkpoint covers {}", self.size);
+                return Err(CopyFault { path: "archive".to_owned(), reason });
+            };
+            self.waiting.extend(commit?.commit.events.into_iter().map(Vec::from));
+        }
+        Ok(self.waiting.drain(..width as usize).collect())
+    }
+
+    /// How many commits the entries came with, when they came from an archive.
+    pub fn commits_read(&self) -> Option<u64> {
+        self.commits.as_ref().map(|commits| commits.reached().number)
     }
 
     /// What was hashed so far.

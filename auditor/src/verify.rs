@@ -43,6 +43,9 @@ pub fn verify(options: &VerifyOptions<'_>) -> Result<Report, AuditError> {
         let kept = earlier_checkpoints(&copy, options.since.as_deref(), policy.as_ref(), &mut checks)?;
         outside += u64::from(options.since.is_some());
         consistency(&walk, &kept, &mut checks);
+        if copy.archive().is_some() {
+            crate::commits::check(&copy, &walk, &mut checks)?;
+        }
         if let Some(chain) = options.chain {
             outside += u64::from(chain_heads(&walk, &signed, chain, &mut checks));
         }
@@ -138,7 +141,9 @@ fn entries_and_tiles(copy: &LogCopy, walk: &mut Walk<'_>, root: Hash32, checks: 
             compare_tile(copy, 0, bundle.first_leaf / TILE_WIDTH, &tile, checks);
         }
     }
-    if !walk.roots().tail().is_empty() {
+    if !copy.has_tiles() {
+        checks.of(CheckKind::Tiles).skip("no tiles: the entries are those of the archive");
+    } else if !walk.roots().tail().is_empty() {
         let index = walk.roots().tile_roots().len() as u64;
         compare_tile(copy, 0, index, walk.roots().tail(), checks);
     }
@@ -167,6 +172,9 @@ fn upper_tiles(copy: &LogCopy, first: &[Hash32], checks: &mut Checks) {
 }
 
 fn compare_tile(copy: &LogCopy, level: u32, index: u64, computed: &[Hash32], checks: &mut Checks) {
+    if !copy.has_tiles() {
+        return;
+    }
     let check = checks.of(CheckKind::Tiles);
     check.examine();
     let width = computed.len() as u64;

@@ -201,8 +201,8 @@ fn beside_from_data(data: &Path, copy: &Path) -> Result<()> {
     if !data.join("access.redb").exists() {
         return Ok(());
     }
-    let (receipts, contents, commits) = (copy.join("receipts"), copy.join("contents"), copy.join("commits"));
-    for dir in [&receipts, &contents, &commits] {
+    let (receipts, contents) = (copy.join("receipts"), copy.join("contents"));
+    for dir in [&receipts, &contents] {
         std::fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
     }
     let store = dispatcher::access::Store::open(data)
@@ -219,13 +219,7 @@ fn beside_from_data(data: &Path, copy: &Path) -> Result<()> {
             }
         }
     }
-    let mut lines = String::new();
-    for commit in journal::ArchiveReader::open(data)?.commits(1) {
-        let commit = commit?;
-        let bytes = data_encoding::BASE64.encode(&commit.bytes);
-        lines.push_str(&format!("{{\"number\":{},\"bytes\":\"{bytes}\"}}\n", commit.number));
-    }
-    std::fs::write(commits.join("1.ndjson"), lines).context("commits")
+    Ok(())
 }
 
 impl Verify {

@@ -76,6 +76,7 @@ pub(crate) struct Batch {
 #[derive(Clone, Debug)]
 struct Line {
     wallet: EvmAddress,
+    place: (u64, usize),
     job: JobId,
     operator: OperatorId,
     receipt: Hash32,
@@ -88,18 +89,18 @@ impl Batch {
         self.charges.iter().map(|charge| charge.added_units).fold(0, u64::saturating_add)
     }
 
-    /// What each job earned its operator in this batch, as the requests root has it.
+    /// What each charge earned its operator in this batch, as the requests root has it.
     fn requests(&self, world: &World) -> Vec<ServedRequest> {
-        let mut by_job: BTreeMap<JobId, ServedRequest> = BTreeMap::new();
+        let mut by_leaf: BTreeMap<u64, ServedRequest> = BTreeMap::new();
         for line in &self.lines {
             let operator = world.operators.get(&line.operator).map(|operator| operator.payout_address);
             let operator = operator.unwrap_or(EvmAddress([0; 20]));
             let request =
                 ServedRequest { job: line.job, operator, amount_base_units: 0, receipt: line.receipt };
-            let request = by_job.entry(line.job).or_insert(request);
+            let request = by_leaf.entry(line.place.0).or_insert(request);
             request.amount_base_units = request.amount_base_units.saturating_add(line.share.unsigned_abs());
         }
-        by_job.into_values().collect()
+        by_leaf.into_values().collect()
     }
 }
 
@@ -219,6 +220,7 @@ fn cover(
         let after = floor_part(interval.share, interval.covered, interval.cost)?;
         lines.push(Line {
             wallet: charge.wallet,
+            place: interval.place,
             job: interval.job,
             operator: interval.operator,
             receipt: interval.receipt,
@@ -373,7 +375,7 @@ pub(crate) fn failed(world: &mut World, judge: &mut Judge, event: &BatchFailed) 
     for line in &batch.lines {
         if let Some(wallet) = world.wallets.get_mut(&(batch.vault, line.wallet)) {
             wallet.covered = wallet.covered.saturating_sub(line.cost);
-            let interval = wallet.queue.iter_mut().find(|interval| interval.job == line.job);
+            let interval = wallet.queue.iter_mut().find(|interval| interval.place == line.place);
             if let Some(interval) = interval {
                 interval.covered = interval.covered.saturating_sub(line.cost);
             }
@@ -405,7 +407,7 @@ pub(crate) fn claimed(
     let address = payee.address.unwrap_or(platform);
     judge.equal(CLAIMS, "a claim is by the payee's own leaf", address, event.address);
     let claimable = payee.confirmed_units.saturating_sub(payee.claimed_units);
-    judge.require(CLAIMS, &format!("a claim of 1 to {claimable}"), event.units, || {
+    judge.require(CLAIMS, format_args!("a claim of 1 to {claimable}"), event.units, || {
         (1..=claimable).contains(&event.units)
     });
     payee.claimed_units = payee.claimed_units.saturating_add(event.units);

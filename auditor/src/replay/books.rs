@@ -4,7 +4,7 @@ use super::judge::Judge;
 use crate::checks::CheckKind;
 use protocol::asset::AssetId;
 use protocol::event::account::{AccountKind, OpenedLedgerAccount};
-use protocol::event::{Event, LedgerAccount, Posting};
+use protocol::event::{Event, Posting};
 use protocol::id::AccountId;
 use std::collections::BTreeMap;
 
@@ -39,27 +39,44 @@ impl std::fmt::Display for BookKey {
 /// The legs that a rule gives for an event, summed per ledger account; positive debits.
 #[derive(Default, Debug)]
 pub(crate) struct Legs {
-    booked: BTreeMap<BookKey, i128>,
-    pending: BTreeMap<BookKey, i128>,
+    booked: Vec<(BookKey, i128)>,
+    pending: Vec<(BookKey, i128)>,
+    /// Both legs must be there, one by one, even when they are on one ledger account.
+    pair: Option<(BookKey, BookKey, i128)>,
+}
+
+fn add(sums: &mut Vec<(BookKey, i128)>, key: BookKey, amount: i128) {
+    // An event has a handful of legs: looking along them is faster than any map.
+    match sums.iter_mut().find(|(known, _)| *known == key) {
+        Some((_, sum)) => *sum = sum.saturating_add(amount),
+        None => sums.push((key, amount)),
+    }
 }
 
 impl Legs {
     pub(crate) fn debit(&mut self, key: BookKey, amount: i128) {
-        let sum = self.booked.entry(key).or_default();
-        *sum = sum.saturating_add(amount);
+        add(&mut self.booked, key, amount);
     }
 
     pub(crate) fn credit(&mut self, key: BookKey, amount: i128) {
         self.debit(key, amount.saturating_neg());
     }
 
+    /// A debit and a credit that are legs of their own even on one ledger account; the event has no others.
+    pub(crate) fn pair(&mut self, from: BookKey, to: BookKey, amount: i128) {
+        self.debit(from, amount);
+        self.credit(to, amount);
+        self.pair = Some((from, to, amount));
+    }
+
     /// Reserves `amount` of a customer's account against the reservations' own.
     pub(crate) fn reserve(&mut self, key: BookKey, amount: i128) {
-        let other = BookKey::system(AccountKind::HoldsPending, key.asset);
-        for (key, amount) in [(key, amount), (other, amount.saturating_neg())] {
-            let sum = self.pending.entry(key).or_default();
-            *sum = sum.saturating_add(amount);
-        }
+        add(&mut self.pending, key, amount);
+        add(
+            &mut self.pending,
+            BookKey::system(AccountKind::HoldsPending, key.asset),
+            amount.saturating_neg(),
+        );
     }
 
     pub(crate) fn release(&mut self, key: BookKey, amount: i128) {
@@ -95,6 +112,7 @@ impl Row {
                 | AccountKind::Breakage
                 | AccountKind::PromoExpense
                 | AccountKind::PlatformTreasury
+                | AccountKind::CreditLines
         )
     }
 }
@@ -155,6 +173,25 @@ impl Books {
 
     fn check_sums(&self, judge: &mut Judge, what: &str, legs: &[Posting]) {
         judge.examine(CheckKind::Balanced);
+        let Some(first) = legs.first().and_then(|leg| self.rows.get(leg.account.0 as usize)) else {
+            return self.check_sums_apart(judge, what, legs);
+        };
+        // Nearly always one asset.
+        let asset = first.key.asset;
+        let mut sum = 0i128;
+        for Posting { account, amount } in legs {
+            match self.rows.get(account.0 as usize) {
+                Some(row) if row.key.asset == asset => sum = sum.saturating_add(amount.0),
+                _ => return self.check_sums_apart(judge, what, legs),
+            }
+        }
+        if sum != 0 {
+            let message = format!("{what} legs in asset {} do not balance", asset.0);
+            judge.fail(CheckKind::Balanced, 0, sum, message);
+        }
+    }
+
+    fn check_sums_apart(&self, judge: &mut Judge, what: &str, legs: &[Posting]) {
         let mut sums: BTreeMap<AssetId, i128> = BTreeMap::new();
         for Posting { account, amount } in legs {
             let Some(row) = self.rows.get(account.0 as usize) else {
@@ -180,19 +217,44 @@ impl Books {
     /// Compares an event's legs with those of its rule, account by account.
     pub(crate) fn compare(&self, judge: &mut Judge, event: &Event, expected: &Legs) {
         judge.examine(CheckKind::Legs);
-        let sides =
-            [("booked", &event.postings, &expected.booked), ("pending", &event.pending, &expected.pending)];
-        for (what, legs, expected) in sides {
-            let mut left: BTreeMap<BookKey, i128> = expected.clone();
-            for Posting { account: LedgerAccount(number), amount } in legs {
-                let Some(row) = self.rows.get(*number as usize) else { continue };
-                let sum = left.entry(row.key).or_default();
-                *sum = sum.saturating_sub(amount.0);
+        self.compare_side(judge, "booked", &event.postings, &expected.booked);
+        self.compare_side(judge, "pending", &event.pending, &expected.pending);
+        if let Some((from, to, amount)) = expected.pair {
+            let key =
+                |leg: &Posting| self.rows.get(leg.account.0 as usize).map(|row| (row.key, leg.amount.0));
+            let found: Vec<_> = event.postings.iter().filter_map(key).collect();
+            let wanted = [(from, amount), (to, amount.saturating_neg())];
+            if found.len() != 2 || !wanted.iter().all(|leg| found.contains(leg)) {
+                let message = format!("a debit on {from} and a credit on {to}, each a leg of its own");
+                judge.fail(CheckKind::Legs, amount, format!("{} legs", found.len()), message);
             }
-            for (key, missing) in left.into_iter().filter(|(_, missing)| *missing != 0) {
-                let should = expected.get(&key).copied().unwrap_or(0);
-                let message = format!("the {what} legs on {key} are not what the event's rule gives");
-                judge.fail(CheckKind::Legs, should, should.saturating_sub(missing), message);
+        }
+    }
+
+    fn compare_side(&self, judge: &mut Judge, what: &str, legs: &[Posting], expected: &[(BookKey, i128)]) {
+        let sum_of = |key: BookKey| {
+            let on_key =
+                legs.iter().filter(|leg| self.rows.get(leg.account.0 as usize).is_some_and(|r| r.key == key));
+            on_key.map(|leg| leg.amount.0).fold(0, i128::saturating_add)
+        };
+        let mut wrong = |key: BookKey, should: i128, is: i128| {
+            let message = format!("the {what} legs on {key} are not what the event's rule gives");
+            judge.fail(CheckKind::Legs, should, is, message);
+        };
+        for (key, should) in expected {
+            let is = sum_of(*key);
+            if is != *should {
+                wrong(*key, *should, is);
+            }
+        }
+        for (at, leg) in legs.iter().enumerate() {
+            let Some(row) = self.rows.get(leg.account.0 as usize) else { continue };
+            let key = row.key;
+            let known = expected.iter().any(|(expected, _)| *expected == key);
+            let named = legs[..at].iter().any(|earlier| earlier.account == leg.account);
+            let is = if known || named { 0 } else { sum_of(key) };
+            if is != 0 {
+                wrong(key, 0, is);
             }
         }
     }

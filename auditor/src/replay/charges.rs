@@ -1,8 +1,9 @@
 //! The charges of a replayed log, as rows to draw a sample from.
 
 use super::captures::price;
-use super::holds::End;
+use super::holds::Job;
 use super::world::World;
+use protocol::amount::Amount;
 use protocol::event::job::UsageCaptured;
 use protocol::id::Hash32;
 
@@ -22,25 +23,25 @@ pub(crate) struct SampledCharge {
 }
 
 impl World {
-    /// Every charge that was not undone, by leaf.
+    /// Every charge that was not undone, by leaf. A charge in parts is one row, at the leaf of its last.
     pub(crate) fn charges(&self) -> Vec<SampledCharge> {
         let mut charges: Vec<SampledCharge> = self.jobs.values().filter_map(|job| self.charge(job)).collect();
         charges.sort_by_key(|charge| charge.leaf);
         charges
     }
 
-    fn charge(&self, job: &super::holds::Job) -> Option<SampledCharge> {
-        let End::Captured(captured) = &job.end else { return None };
-        if captured.reversed {
-            return None;
-        }
-        let event = captured.event.clone();
+    fn charge(&self, job: &Job) -> Option<SampledCharge> {
+        let last = job.charges.last().filter(|_| job.is_charged())?;
+        let sums = job.charged();
+        let mut event = last.event.clone();
+        (event.input_units, event.output_units) = (sums.input_units, sums.output_units);
+        event.cost = Amount(sums.cost);
         let rate = self.rate(job.card_version, &job.model);
         let units = event.input_units.saturating_add(event.output_units);
         let attempt = job.attempts.get(event.attempt as usize);
         Some(SampledCharge {
-            leaf: captured.leaf,
-            model: job.model.clone(),
+            leaf: last.leaf,
+            model: job.model.to_string(),
             weights: rate.map_or(Hash32([0; 32]), |rate| rate.weights),
             body: attempt.map_or(Hash32([0; 32]), |attempt| attempt.body),
             placed_commit: job.placed_commit,

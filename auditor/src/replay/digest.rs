@@ -36,6 +36,17 @@ pub(crate) fn digest(world: &World) -> Hash32 {
         let (account, remaining) = (grant.account, grant.remaining);
         lines.add(format_args!("grant {number} {account} {remaining} {} {}", grant.held, grant.reserved));
     }
+    for (number, grant) in world.grants.iter().enumerate() {
+        let Some(line) = grant.line else { continue };
+        lines.add(format_args!("line {number} {} {}", line.limit, line.drawn));
+    }
+    let mut meters: Vec<_> = world.meters.iter().collect();
+    meters.sort_by_key(|(key, _)| **key);
+    for (key, meter) in meters {
+        let cap = meter.cap.map_or("none".to_owned(), |cap| cap.to_string());
+        lines
+            .add(format_args!("meter {} {} {} {cap} {}", key.account, key.spender, key.asset.0, meter.spent));
+    }
     for ((vault, address), wallet) in &world.wallets {
         lines.add(format_args!(
             "wallet {} {} {address} {} {} {} {}",
@@ -58,10 +69,10 @@ pub(crate) fn digest(world: &World) -> Hash32 {
             payee.claimed_units
         ));
     }
-    let mut open: Vec<_> = world.jobs.iter().filter(|(_, job)| job.is_running()).collect();
+    let mut open: Vec<_> = world.jobs.iter().filter(|(_, job)| job.is_open).collect();
     open.sort_by_key(|(id, _)| **id);
     for (id, job) in open {
-        lines.add(format_args!("open {id} {} {}", job.account, job.amount));
+        lines.add(format_args!("open {id} {} {}", job.account, job.held()));
     }
     Hash32(lines.hasher.finalize().into())
 }

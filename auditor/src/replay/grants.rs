@@ -1,13 +1,13 @@
-//! Rules of grants: buckets of credit, and what each may pay for (rulings 3.1, 3.2, 3.13).
+//! Rules of grants: buckets of credit, opened, moved between and ended (rulings 3.1, 3.2, 3.13; `specs/postings.md`, 4, 7).
 
 use super::books::{BookKey, Legs};
 use super::judge::Judge;
+use super::lines::Line;
 use super::world::World;
 use crate::checks::CheckKind;
 use protocol::asset::AssetId;
 use protocol::event::account::AccountKind;
-use protocol::event::grant::{Backing, GrantExpired, GrantIssued, GrantSource};
-use protocol::event::hold::Slice;
+use protocol::event::grant::{Backing, CreditMoved, GrantExpired, GrantIssued, GrantSource};
 use protocol::event::{GrantId, Header};
 use protocol::id::AccountId;
 
@@ -28,6 +28,8 @@ pub(crate) struct Grant {
     pub(crate) held: i128,
     pub(crate) reserved: i128,
     pub(crate) ended: bool,
+    /// Of a credit line.
+    pub(crate) line: Option<Line>,
 }
 
 impl Grant {
@@ -57,10 +59,20 @@ impl Grant {
     }
 
     /// Lower pays first: priority, then end (none last), then number.
-    fn order(&self, id: GrantId) -> (u8, u64, u32) {
-        (self.priority, self.expires_us.unwrap_or(u64::MAX), id.0)
+    pub(crate) fn order(&self, id: GrantId) -> Place {
+        Place(self.priority, self.expires_us.unwrap_or(u64::MAX), id.0)
+    }
+
+    /// Whether it can never pay again, as far as is known now: it need not be asked.
+    pub(crate) fn is_used_up(&self) -> bool {
+        let empty = self.remaining == 0 && !self.is_deposit() && self.line.is_none();
+        (empty || self.ended) && self.held == 0 && self.reserved == 0
     }
 }
+
+/// A grant's place in the order of consumption: priority, end (none last), number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Place(u8, u64, pub(crate) u32);
 
 pub(crate) fn issued(
     world: &mut World,
@@ -84,6 +96,7 @@ pub(crate) fn issued(
         held: 0,
         reserved: 0,
         ended: false,
+        line: (event.source == GrantSource::CreditLine).then(Line::default),
     };
     let over = grant.is_over(header.time_us);
     judge
@@ -96,6 +109,14 @@ pub(crate) fn issued(
             let fits = wallet.bucket.replace(event.grant).is_none() && wallet.account == Some(event.account);
             judge.require(KIND, "a linked wallet has one deposit bucket", address, || fits);
         }
+        (GrantSource::CreditLine, backing) => {
+            judge.equal(KIND, "a credit line opens empty", 0, amount);
+            let plain = backing == Backing::Unbacked && event.expires_us.is_none() && event.scope.is_empty();
+            judge.require(KIND, "a credit line is unbacked, without end and scope", event.grant.0, || plain);
+            let row = world.accounts.get_mut(&event.account)?;
+            let is_new = row.lines.insert(event.asset, event.grant).is_none();
+            judge.require(KIND, "an account has one credit line an asset", event.account, || is_new);
+        }
         (source, backing) => {
             let apart = source != GrantSource::Deposited && !matches!(backing, Backing::Vault(..));
             judge.require(KIND, "deposits and vault backing go together", event.grant.0, || apart);
@@ -106,6 +127,7 @@ pub(crate) fn issued(
     legs.debit(BookKey::system(AccountKind::PromoExpense, event.asset), amount);
     legs.credit(grant.book_key(), amount);
     world.grants.push(grant);
+    world.list_grant(event.grant);
     Some(legs)
 }
 
@@ -127,53 +149,51 @@ pub(crate) fn expired(
     Some(legs)
 }
 
-/// What a hold wants of its grants.
-pub(crate) struct Draw<'a> {
-    pub(crate) account: AccountId,
-    pub(crate) asset: AssetId,
-    pub(crate) model: &'a str,
-    pub(crate) time_us: u64,
-}
-
-/// Holds a slice of each grant, after asking whether the grant may pay it.
-pub(crate) fn draw(world: &mut World, judge: &mut Judge, draw: &Draw<'_>, slices: &[Slice]) -> Option<()> {
-    let mut last = None;
-    for slice in slices {
-        let (id, amount) = (slice.grant, slice.amount.0);
-        let allowed = judge.known(KIND, spendable(world, id, draw.time_us), "grant", id.0)?;
-        let grant = judge.known(KIND, world.grants.get_mut(id.0 as usize), "grant", id.0)?;
-        let fits = grant.account == draw.account && grant.asset == draw.asset;
-        judge.require(KIND, "a grant pays for its own account, in its asset", id.0, || fits);
-        let scope = grant.scope.is_empty() || grant.scope.iter().any(|model| model == draw.model);
-        judge.require(KIND, "a grant pays for models of its scope", draw.model, || scope);
-        judge
-            .require(KIND, &format!("a slice of 1 to {allowed}"), amount, || amount > 0 && amount <= allowed);
-        let order = grant.order(id);
-        judge.require(KIND, "grants pay in their order", id.0, || last.is_none_or(|last| last < order));
-        last = Some(order);
-        grant.held = grant.held.saturating_add(amount);
-    }
-    Some(())
-}
-
-/// What a new hold may take: nothing after its end; of deposited funds at most what the signed cap still allows, and
-/// nothing when the wallet leaves or the authorisation is about to end.
-fn spendable(world: &World, id: GrantId, time_us: u64) -> Option<i128> {
-    let grant = world.grants.get(id.0 as usize)?;
-    if grant.is_over(time_us) || grant.ended {
-        return Some(0);
-    }
-    let Backing::Vault(vault, address) = grant.backing else { return Some(grant.free()) };
-    let wallet = world.wallets.get(&(vault, address))?;
-    let (Some(authorisation), Some(settings)) = (wallet.authorisation, world.settings()) else {
-        return Some(0);
-    };
-    let margin_us = settings.epoch_us.saturating_mul(u64::from(settings.authorisation_margin_epochs));
-    let until_us = (u64::from(authorisation.valid_until_s) * 1_000_000).saturating_sub(margin_us);
-    if wallet.exiting || time_us >= until_us {
-        return Some(0);
-    }
-    let cap = i128::from(authorisation.max_cumulative_units).saturating_mul(world.vault_unit(grant.asset)?);
-    let collectable = cap.saturating_sub(wallet.captured).saturating_sub(grant.held);
-    Some(grant.free().min(collectable))
+/// Credit goes from one bucket to another of the same kind; what stands behind it, and what it may pay for, stays.
+pub(crate) fn moved(
+    world: &mut World,
+    judge: &mut Judge,
+    header: &Header,
+    event: &CreditMoved,
+) -> Option<Legs> {
+    let from = judge.known(KIND, world.grants.get(event.from.0 as usize), "grant", event.from.0)?;
+    let to = judge.known(KIND, world.grants.get(event.to.0 as usize), "grant", event.to.0)?;
+    judge.require(KIND, "credit moves between two grants", event.from.0, || event.from != event.to);
+    judge.equal(KIND, "moved credit stays in its asset", from.asset.0, to.asset.0);
+    judge.require(KIND, "moved credit keeps its backing", event.to.0, || from.backing == to.backing);
+    let movable = !matches!(from.source, GrantSource::Deposited | GrantSource::CreditLine);
+    judge.require(KIND, "deposits and credit lines do not move", event.from.0, || movable);
+    judge.require(KIND, "moved credit keeps its source", event.to.0, || from.source == to.source);
+    let may_leave = matches!(from.source, GrantSource::Earned | GrantSource::Package);
+    judge.require(KIND, "only earned and bought credit moves to another account", event.to.0, || {
+        may_leave || from.account == to.account
+    });
+    let now_us = header.time_us;
+    judge.require(KIND, "neither of the grants is over", now_us, || {
+        !from.is_over(now_us) && !to.is_over(now_us) && !from.ended && !to.ended
+    });
+    let end = |grant: &Grant| grant.expires_us.unwrap_or(u64::MAX);
+    judge.require(KIND, "moved credit does not live longer", event.to.0, || end(to) <= end(from));
+    let within = from.scope.is_empty()
+        || (!to.scope.is_empty() && to.scope.iter().all(|model| from.scope.contains(model)));
+    judge.require(KIND, "moved credit pays for nothing more", event.to.0, || within);
+    let row = |account| world.accounts.get(&account);
+    let target = row(to.account).is_some_and(|row| !row.closed);
+    let source =
+        row(from.account).is_some_and(|row| !row.closed && row.debts.values().all(|debt| *debt <= 0));
+    judge.require(KIND, "both accounts are open, and the one that gives owes nothing", to.account, || {
+        target && source
+    });
+    let (amount, free) = (event.amount.0, from.free());
+    judge.require(KIND, format_args!("1 to the {free} that is neither held nor reserved"), amount, || {
+        (1..=free).contains(&amount)
+    });
+    let mut legs = Legs::default();
+    legs.pair(from.book_key(), to.book_key(), amount);
+    let from = &mut world.grants[event.from.0 as usize];
+    from.remaining = from.remaining.saturating_sub(amount);
+    let to = &mut world.grants[event.to.0 as usize];
+    to.remaining = to.remaining.saturating_add(amount);
+    world.list_grant(event.to);
+    Some(legs)
 }

@@ -72,14 +72,15 @@ impl Judge {
     pub(crate) fn require(
         &mut self,
         kind: CheckKind,
-        should: &str,
+        should: impl Display,
         actual: impl Display,
         holds: impl FnOnce() -> bool,
     ) -> bool {
         self.examine(kind);
         let holds = holds();
         if !holds {
-            self.fail(kind, should, actual, format!("it must be so: {should}"));
+            let should = should.to_string();
+            self.fail(kind, &should, actual, format!("it must be so: {should}"));
         }
         holds
     }

@@ -1,15 +1,17 @@
 //! Rules of what the network is: its opening, terms of writers, price lists, accounts, operators, nodes.
 
 use super::books::Legs;
+use super::grants::Place;
 use super::judge::Judge;
 use super::world::World;
 use crate::checks::CheckKind;
 use protocol::asset::AssetId;
+use protocol::event::GrantId;
 use protocol::event::account::{AccountClosed, AccountOpened, LedgerAccountsOpened};
 use protocol::event::node::{NodeRegistered, NodeRetired, OperatorRegistered};
 use protocol::event::policy::{NetworkOpened, RateCardPublished, WriterChanged};
 use protocol::id::{AccountId, EvmAddress, OperatorId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const KIND: CheckKind = CheckKind::Numbering;
 
@@ -18,6 +20,10 @@ const KIND: CheckKind = CheckKind::Numbering;
 pub(crate) struct Account {
     pub(crate) closed: bool,
     pub(crate) debts: BTreeMap<AssetId, i128>,
+    /// Its grants that may pay, in the order of consumption.
+    pub(crate) spendable: BTreeSet<Place>,
+    /// Its credit lines.
+    pub(crate) lines: BTreeMap<AssetId, GrantId>,
 }
 
 /// Who earns, and where it is paid.
@@ -91,9 +97,10 @@ pub(crate) fn account_closed(world: &mut World, judge: &mut Judge, event: &Accou
     let row = judge.known(KIND, world.accounts.get_mut(&event.account), "account", event.account)?;
     let was_open = !std::mem::replace(&mut row.closed, true);
     judge.require(KIND, "an account is closed once", event.account, || was_open);
-    let left = world.grants.iter().any(|grant| {
+    let listed = row.spendable.iter().filter_map(|place| world.grants.get(place.2 as usize));
+    let left = listed.into_iter().any(|grant| {
         let in_use = grant.held != 0 || grant.reserved != 0;
-        grant.account == event.account && (in_use || (grant.is_deposit() && grant.remaining != 0))
+        in_use || (grant.is_deposit() && grant.remaining != 0)
     });
     judge.require(KIND, "a closed account has no hold, voucher or deposit left", event.account, || !left);
     Some(Legs::default())

@@ -1,6 +1,5 @@
 //! What a replay comes to: the trial balance and totals per asset.
 
-use super::holds::End;
 use super::world::World;
 use crate::report::{AssetTotals, TrialBalanceLine};
 use protocol::asset::AssetId;
@@ -58,11 +57,10 @@ pub(crate) fn totals(world: &World) -> Vec<AssetTotals> {
         *sum = sum.saturating_add(in_base(asset, withdrawal.units));
     }
     for job in world.jobs.values() {
-        let End::Captured(captured) = &job.end else { continue };
-        if !captured.reversed {
+        for charge in job.charges.iter().filter(|_| job.is_charged()) {
             let sum = sums.entry(job.asset).or_default();
-            sum.captured = sum.captured.saturating_add(captured.event.cost.0);
-            sum.operators = sum.operators.saturating_add(captured.event.operator_share.0);
+            sum.captured = sum.captured.saturating_add(charge.event.cost.0);
+            sum.operators = sum.operators.saturating_add(charge.event.operator_share.0);
         }
     }
     for batch in world.batches.values().filter(|batch| batch.confirmed.is_some()) {

@@ -59,7 +59,7 @@ pub(crate) fn issued(
     judge.require(KIND, "one open voucher a nonce", event.nonce, || !nonce_open);
     let grant = judge.known(KIND, world.grants.get_mut(bucket.0 as usize), "grant", bucket.0)?;
     let free = grant.free();
-    judge.require(KIND, &format!("at most the {free} that is neither held nor reserved"), amount, || {
+    judge.require(KIND, format_args!("at most the {free} that is neither held nor reserved"), amount, || {
         amount > 0 && amount <= free
     });
     grant.reserved = grant.reserved.saturating_add(amount);

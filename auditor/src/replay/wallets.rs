@@ -47,6 +47,8 @@ pub(crate) struct Authorisation {
 /// A capture's interval of its wallet's cumulative charge.
 #[derive(Clone, Debug)]
 pub(crate) struct Interval {
+    /// Leaf of the charge and the slice's place in it.
+    pub(crate) place: (u64, usize),
     pub(crate) job: JobId,
     pub(crate) operator: OperatorId,
     pub(crate) time_us: u64,

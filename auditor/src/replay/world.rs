@@ -7,10 +7,11 @@ use super::captures::Carry;
 use super::grants::Grant;
 use super::holds::Job;
 use super::judge::Judge;
+use super::meters::{Meter, MeterKey};
 use super::policy::{Account, Node, Operator};
 use super::vouchers::Voucher;
 use super::wallets::{Deposit, Wallet, Withdrawal};
-use super::{batches, captures, grants, holds, policy, vouchers, wallets};
+use super::{batches, captures, grants, holds, lines, meters, policy, vouchers, wallets};
 use crate::checks::CheckKind;
 use protocol::asset::{AssetId, VAULT_SCALE, VaultRef};
 use protocol::event::chain::{DepositKey, VaultRegistered};
@@ -22,6 +23,7 @@ use protocol::id::{
 };
 use protocol::rate::{ModelRate, RateCard};
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 
 /// A head of the log that one of its events names.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +66,8 @@ pub(crate) struct World {
     pub(crate) grants: Vec<Grant>,
     pub(crate) holds: HashMap<HoldId, JobId>,
     pub(crate) jobs: HashMap<JobId, Job>,
+    pub(crate) meters: HashMap<MeterKey, Meter>,
+    names: Vec<Arc<str>>,
     pub(crate) carries: BTreeMap<(OperatorId, AssetId, u32), Carry>,
     pub(crate) operators: BTreeMap<OperatorId, Operator>,
     pub(crate) nodes: BTreeMap<NodeId, Node>,
@@ -110,6 +114,19 @@ impl World {
     pub(crate) fn rate(&self, version: u32, model: &str) -> Option<&ModelRate> {
         let (card, _) = self.cards.get((version as usize).checked_sub(1)?)?;
         card.models.iter().find(|rate| rate.model == model)
+    }
+
+    /// A model's name, kept once.
+    pub(crate) fn name(&mut self, name: &str) -> Arc<str> {
+        if let Some(known) = self.names.iter().find(|known| &***known == name) {
+            return known.clone();
+        }
+        let new: Arc<str> = name.into();
+        // A host may write a name of its own in every hold: only those on cards are looked for again.
+        if self.cards.iter().any(|(card, _)| card.models.iter().any(|rate| rate.model == name)) {
+            self.names.push(new.clone());
+        }
+        new
     }
 
     /// An entry that could not be read still takes its place.
@@ -223,11 +240,11 @@ impl World {
             EventBody::JobDispatched(e) => holds::dispatched(self, judge, header, e),
             EventBody::UsageCaptured(e) => captures::captured(self, judge, header, e),
             EventBody::CaptureReversed(e) => captures::reversed(self, judge, header, e),
-            EventBody::SpendCapSet(_)
-            | EventBody::CreditLineSet(_)
-            | EventBody::CreditRepaid(_)
-            | EventBody::CreditMoved(_)
-            | EventBody::HoldExtended(_) => None,
+            EventBody::SpendCapSet(e) => meters::cap_set(self, judge, e),
+            EventBody::CreditLineSet(e) => lines::set(self, judge, e),
+            EventBody::CreditRepaid(e) => lines::repaid(self, judge, e),
+            EventBody::CreditMoved(e) => grants::moved(self, judge, header, e),
+            EventBody::HoldExtended(e) => holds::extended(self, judge, header, e),
             EventBody::BatchClosed(e) => batches::closed(self, judge, header, e),
             EventBody::BatchSubmitted(e) => batches::submitted(self, judge, header, e),
             EventBody::BatchConfirmed(e) => batches::confirmed(self, judge, e),
@@ -240,8 +257,8 @@ impl World {
     pub(crate) fn finish(&self, judge: &mut Judge) {
         judge.at(self.shard.unwrap_or(0), self.leaf.saturating_sub(1));
         let held: i128 = self.grants.iter().map(|grant| grant.held).fold(0, i128::saturating_add);
-        let open = self.jobs.values().filter(|job| job.is_running());
-        let open: i128 = open.map(|job| job.amount).fold(0, i128::saturating_add);
+        let open = self.jobs.values().filter(|job| job.is_open);
+        let open: i128 = open.map(Job::held).fold(0, i128::saturating_add);
         judge.equal(CheckKind::Holds, "what grants hold is what open holds reserve", open, held);
     }
 }

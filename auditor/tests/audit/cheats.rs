@@ -36,7 +36,7 @@ fn the_honest_story_replays_to_its_figures() {
 }
 
 /// The check that must fail, and at which leaf the replay must diverge first.
-fn caught(mut story: Story, kind: CheckKind, leaf: usize) {
+pub fn caught(mut story: Story, kind: CheckKind, leaf: usize) {
     story.seal();
     let report = story.replayed();
     let check = report.check(kind).unwrap();

@@ -1,10 +1,13 @@
 //! The auditor from outside: small logs made with `protocol` alone, honest ones and cheating ones, and what each command
 //! says of them.
 
+mod archived;
 mod cheats;
+mod credit;
 mod fetching;
 mod log;
 mod mutations;
+mod parts;
 mod reconciling;
 mod sampling;
 mod story;

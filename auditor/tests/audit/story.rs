@@ -58,6 +58,10 @@ pub fn operator() -> OperatorId {
     OperatorId(operator_key().verifying_key().to_bytes())
 }
 
+pub fn fresh_account() -> AccountOpened {
+    AccountOpened { account: AccountId([77; 16]) }
+}
+
 pub fn tx(n: u8) -> Word32 {
     Word32([n; 32])
 }
@@ -85,6 +89,7 @@ pub fn card(version: u32, price: i128) -> RateCard {
 }
 
 /// A story being told.
+#[derive(Clone)]
 pub struct Story {
     pub events: Vec<Event>,
     books: HashMap<(AccountId, AccountKind), LedgerAccount>,
@@ -131,6 +136,24 @@ impl Story {
 
     pub fn book(&self, owner: AccountId, kind: AccountKind) -> LedgerAccount {
         self.books[&(owner, kind)]
+    }
+
+    /// Forgets all from this leaf on.
+    pub fn rewind(&mut self, leaf: usize) {
+        self.events.truncate(leaf);
+        self.key = self.events.last().map_or(0, |event| event.header.commit);
+    }
+
+    /// Opens ledger accounts that the story did not have yet.
+    pub fn open_books(&mut self, kinds: &[(AccountId, AccountKind)]) {
+        let new: Vec<_> = kinds.iter().filter(|key| !self.books.contains_key(key)).collect();
+        let mut opened = Vec::new();
+        for (owner, kind) in new {
+            let number = LedgerAccount(self.books.len() as u32);
+            self.books.insert((*owner, *kind), number);
+            opened.push(OpenedLedgerAccount { number, owner: *owner, kind: *kind, asset: FOIL });
+        }
+        self.tell(LedgerAccountsOpened { opened }, &[], &[]);
     }
 
     pub fn find(&self, kind: &str, nth: usize) -> usize {
@@ -505,11 +528,17 @@ fn withdrawal(story: &mut Story) {
     );
 }
 
-/// The whole honest story.
-pub fn honest() -> Story {
+/// The story up to its deposit.
+pub fn funded() -> Story {
     let mut story = Story { events: Vec::new(), books: HashMap::new(), key: 0 };
     opening(&mut story);
     deposit(&mut story);
+    story
+}
+
+/// The whole honest story.
+pub fn honest() -> Story {
+    let mut story = funded();
     prompts(&mut story);
     settlement(&mut story);
     withdrawal(&mut story);
