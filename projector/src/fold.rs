@@ -1,6 +1,7 @@
 //! The books as a fold: ledger accounts with four counters, and which event moved them. It trusts the log's postings and
 //! checks them: numbers dense, legs zero per asset.
 
+use crate::names::Names;
 use protocol::amount::Amount;
 use protocol::asset::{Asset, AssetId};
 use protocol::event::account::{AccountKind, OpenedLedgerAccount};
@@ -139,17 +140,6 @@ impl Books {
         self.accounts.iter().filter(move |a| a.opened.owner == owner)
     }
 
-    /// The unambiguous name of a ledger account in files: `kind:ASSET` for the platform's, `kind:ASSET:acct_..` else.
-    pub fn name(&self, number: LedgerAccount) -> String {
-        let Some(account) = self.account(number) else { return format!("unknown:{}", number.0) };
-        let symbol = self.asset(account.opened.asset).map_or("?", |a| a.symbol.as_str());
-        let kind = account.opened.kind.name();
-        match account.opened.owner {
-            AccountId::SYSTEM => format!("{kind}:{symbol}"),
-            owner => format!("{kind}:{symbol}:{owner}"),
-        }
-    }
-
     /// Takes the next event in.
     pub fn apply(&mut self, event: &Event) -> Result<(), FoldError> {
         let leaf = event.header.leaf;
@@ -212,8 +202,29 @@ fn add(debits: &mut Amount, credits: &mut Amount, amount: Amount) {
     }
 }
 
+impl Names for Books {
+    fn asset(&self, id: AssetId) -> Option<Asset> {
+        Books::asset(self, id).cloned()
+    }
+
+    fn ledger_account(&self, number: LedgerAccount) -> Option<OpenedLedgerAccount> {
+        self.account(number).map(|account| account.opened.clone())
+    }
+}
+
+/// Whether an account of this kind is only a note: its balance is no claim and no debt, and belongs in no balance sheet.
+pub fn is_memorandum(kind: AccountKind) -> bool {
+    matches!(kind, AccountKind::CustomerCredit | AccountKind::CreditLines)
+}
+
 /// Whether an account of this kind belongs to a customer.
 pub fn is_customer(kind: AccountKind) -> bool {
     use AccountKind::*;
-    matches!(kind, CustomerDeposited | CustomerPackage | CustomerEarned | CustomerAllotment | CustomerPromo)
+    match kind {
+        CustomerDeposited | CustomerPackage | CustomerEarned | CustomerAllotment | CustomerPromo
+        | CustomerCredit => true,
+        OperatorAccrued | OperatorSettling | OperatorPayable | VaultAsset | PotAsset
+        | UnattributedDeposits | Receivable | PlatformRevenue | Breakage | PromoExpense
+        | PlatformTreasury | CreditLines | HoldsPending => false,
+    }
 }

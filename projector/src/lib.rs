@@ -8,8 +8,13 @@
 pub mod describe;
 pub mod export;
 pub mod fold;
+pub mod index;
+pub mod names;
 pub mod statements;
+pub mod subject;
 pub mod time;
 pub mod trial_balance;
 
 pub use fold::{Books, FoldError};
+pub use index::{At, Index, IndexError};
+pub use names::Names;

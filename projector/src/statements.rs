@@ -1,9 +1,12 @@
-//! Statements: what happened to one owner's accounts, line by line, with the running balance.
+//! Statements: what happened to one owner's accounts, line by line, with the running balance. Booked legs only;
+//! reservations are no movements.
 
 use crate::fold::{Books, FoldError};
+use crate::names::Names;
 use crate::time::rfc3339;
 use protocol::amount::Amount;
-use protocol::event::Event;
+use protocol::event::account::AccountKind;
+use protocol::event::{Event, LedgerAccount, Posting};
 use protocol::id::AccountId;
 use serde::Serialize;
 
@@ -16,6 +19,8 @@ pub struct StatementLine {
     pub time: String,
     /// What kind of event.
     pub kind: &'static str,
+    /// The same for a person: `charge for a job`.
+    pub text: &'static str,
     /// Which ledger account.
     pub account: String,
     /// Asset symbol.
@@ -24,7 +29,90 @@ pub struct StatementLine {
     pub amount: String,
     /// Balance after it, the same way round.
     pub balance: String,
+    /// Where the other side of the leg stands; of several, the largest.
+    pub counter: String,
 }
+
+/// What a line is made of before it has names.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LinePart {
+    /// The event.
+    pub leaf: u64,
+    /// Log time, microseconds.
+    pub time_us: u64,
+    /// Kind of event.
+    pub kind: &'static str,
+    /// Which ledger account.
+    pub account: LedgerAccount,
+    /// The leg: plus debit, minus credit.
+    pub amount: Amount,
+    /// Booked debits less credits after it.
+    pub balance: Amount,
+    /// The other side.
+    pub counter: Option<LedgerAccount>,
+}
+
+impl LinePart {
+    /// With names and decimals, from the owner's point of view.
+    pub fn line(&self, names: &dyn Names) -> StatementLine {
+        let opened = names.ledger_account(self.account);
+        let asset = opened.as_ref().and_then(|opened| names.asset(opened.asset));
+        let (symbol, scale) = asset.map_or(("?".to_owned(), 0), |a| (a.symbol, a.ledger_scale));
+        let kind = opened.map_or(AccountKind::Receivable, |opened| opened.kind);
+        StatementLine {
+            leaf: self.leaf,
+            time: rfc3339(self.time_us),
+            kind: self.kind,
+            text: phrase(self.kind),
+            account: names.name(self.account),
+            asset: symbol,
+            amount: theirs(kind, self.amount).to_decimal_string(scale),
+            balance: theirs(kind, self.balance).to_decimal_string(scale),
+            counter: self.counter.map_or_else(String::new, |number| names.name(number)),
+        }
+    }
+}
+
+/// A liability of ours is the owner's credit: the sign turned for them.
+pub fn theirs(kind: AccountKind, amount: Amount) -> Amount {
+    if kind.is_debit_normal() { amount } else { -amount }
+}
+
+/// The account on the other side of a leg: the largest leg of the other sign in the same list, the first of equals.
+pub fn counter_account(postings: &[Posting], posting: &Posting) -> Option<LedgerAccount> {
+    let others = postings.iter().filter(|other| (other.amount.0 < 0) != (posting.amount.0 < 0));
+    let largest = others.reduce(|best, other| {
+        if other.amount.0.unsigned_abs() > best.amount.0.unsigned_abs() { other } else { best }
+    });
+    largest.map(|leg| leg.account)
+}
+
+/// A kind of event as a line of a statement says it.
+pub fn phrase(kind: &str) -> &'static str {
+    PHRASES.iter().find(|(name, _)| *name == kind).map_or("booking", |(_, text)| text)
+}
+
+/// Every kind that can have booked legs.
+const PHRASES: &[(&str, &str)] = &[
+    ("usage_captured", "charge for a job"),
+    ("capture_reversed", "charge undone"),
+    ("grant_issued", "credit granted"),
+    ("grant_expired", "credit lapsed"),
+    ("credit_moved", "credit moved"),
+    ("credit_line_set", "credit line changed"),
+    ("credit_repaid", "credit line repaid"),
+    ("deposit_confirmed", "deposit"),
+    ("deposit_attributed", "deposit found its account"),
+    ("deposit_reversed", "deposit vanished"),
+    ("exit_finalised", "left the vault"),
+    ("voucher_redeemed", "withdrawal"),
+    ("hold_voided", "lapsed when a hold ended"),
+    ("hold_expired", "lapsed when a hold ran out"),
+    ("batch_closed", "went into a batch"),
+    ("batch_confirmed", "batch paid on the chain"),
+    ("batch_failed", "batch withdrawn"),
+    ("payout_claimed", "payout claimed"),
+];
 
 /// Follows the log and notes the lines of one owner.
 #[derive(Debug, Clone)]
@@ -42,27 +130,36 @@ impl Statement {
 
     /// Takes the next event in.
     pub fn apply(&mut self, event: &Event) -> Result<(), FoldError> {
+        let before = self.lines.len();
         self.books.apply(event)?;
-        for posting in &event.postings {
+        // Several legs of one account: each line shows the balance after its own leg.
+        let mut after: Vec<(LedgerAccount, i128)> = Vec::new();
+        for posting in event.postings.iter().rev() {
             let Some(account) = self.books.account(posting.account) else { continue };
             if account.opened.owner != self.owner {
                 continue;
             }
-            let asset = self.books.asset(account.opened.asset);
-            let (symbol, scale) = asset.map_or(("?".to_owned(), 0), |a| (a.symbol.clone(), a.ledger_scale));
-            // A liability of ours is the owner's credit: turn the sign for them.
-            let theirs =
-                |amount: Amount| if account.opened.kind.is_debit_normal() { amount } else { -amount };
-            self.lines.push(StatementLine {
+            let known = after.iter_mut().find(|(number, _)| *number == posting.account);
+            let balance = match known {
+                Some((_, balance)) => std::mem::replace(balance, *balance - posting.amount.0),
+                None => {
+                    let balance = account.counters.balance().0;
+                    after.push((posting.account, balance - posting.amount.0));
+                    balance
+                }
+            };
+            let part = LinePart {
                 leaf: event.header.leaf,
-                time: rfc3339(event.header.time_us),
+                time_us: event.header.time_us,
                 kind: event.body.kind(),
-                account: self.books.name(posting.account),
-                asset: symbol,
-                amount: theirs(posting.amount).to_decimal_string(scale),
-                balance: theirs(account.counters.balance()).to_decimal_string(scale),
-            });
+                account: posting.account,
+                amount: posting.amount,
+                balance: Amount(balance),
+                counter: counter_account(&event.postings, posting),
+            };
+            self.lines.push(part.line(&self.books));
         }
+        self.lines[before..].reverse();
         Ok(())
     }
 

@@ -1,7 +1,9 @@
 //! The trial balance: every ledger account with its balance; debits equal credits per asset or the books are wrong.
 
-use crate::fold::Books;
+use crate::fold::{Books, Counters};
+use crate::names::Names;
 use protocol::amount::Amount;
+use protocol::event::account::{AccountKind, OpenedLedgerAccount};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -12,6 +14,8 @@ pub struct TrialLine {
     pub number: u32,
     /// Its name.
     pub account: String,
+    /// What it counts.
+    pub kind: AccountKind,
     /// Asset symbol.
     pub asset: String,
     /// Booked debits less credits, base units.
@@ -33,23 +37,32 @@ pub struct TrialBalance {
     pub sums: BTreeMap<String, Amount>,
 }
 
-/// Reads it off the books.
-pub fn trial_balance(books: &Books) -> TrialBalance {
-    let mut sums: BTreeMap<String, Amount> = BTreeMap::new();
-    let lines = books.accounts().iter().map(|account| {
-        let asset = books.asset(account.opened.asset);
-        let (symbol, scale) = asset.map_or(("?".to_owned(), 0), |a| (a.symbol.clone(), a.ledger_scale));
-        let balance = account.counters.balance();
-        sums.entry(symbol.clone()).or_default().0 += balance.0;
+impl TrialLine {
+    /// The line of one account.
+    pub(crate) fn of(names: &dyn Names, opened: &OpenedLedgerAccount, counters: &Counters) -> TrialLine {
+        let asset = names.asset(opened.asset);
+        let (symbol, scale) = asset.map_or(("?".to_owned(), 0), |a| (a.symbol, a.ledger_scale));
+        let balance = counters.balance();
         TrialLine {
-            number: account.opened.number.0,
-            account: books.name(account.opened.number),
+            number: opened.number.0,
+            account: names.name(opened.number),
+            kind: opened.kind,
             asset: symbol,
             balance,
             balance_decimal: balance.to_decimal_string(scale),
-            pending: account.counters.pending(),
+            pending: counters.pending(),
         }
-    });
-    let lines = lines.collect();
+    }
+}
+
+/// Reads it off the books.
+pub fn trial_balance(books: &Books) -> TrialBalance {
+    let mut sums: BTreeMap<String, Amount> = BTreeMap::new();
+    let mut lines = Vec::new();
+    for account in books.accounts() {
+        let line = TrialLine::of(books, &account.opened, &account.counters);
+        sums.entry(line.asset.clone()).or_default().0 += line.balance.0;
+        lines.push(line);
+    }
     TrialBalance { size: books.size(), lines, sums }
 }

@@ -3,6 +3,7 @@
 
 use super::{ExportError, Provenance, booked, provenance_lines, subjects};
 use crate::fold::Books;
+use crate::names::Names;
 use crate::time::{date, rfc3339};
 use protocol::amount::Amount;
 use protocol::asset::Asset;
@@ -35,8 +36,11 @@ fn declarations(text: &mut String, books: &Books) {
         line(text, format_args!("commodity {} {}", fixed(Amount(0), asset), symbol(asset)));
     }
     for account in books.accounts() {
-        let kind = account_type(account.opened.kind);
-        line(text, format_args!("account {}  ; type: {kind}", name(books, account.opened.number)));
+        let name = name(books, account.opened.number);
+        match class(account.opened.kind).1 {
+            Some(letter) => line(text, format_args!("account {name}  ; type: {letter}")),
+            None => line(text, format_args!("account {name}")),
+        }
     }
     for payee in ["platform", "customer", "operator", "chain"] {
         line(text, format_args!("payee {payee}"));
@@ -104,24 +108,22 @@ fn symbol(asset: &Asset) -> String {
 
 /// The hledger account: its class first, then our kind, asset and owner.
 fn name(books: &Books, number: LedgerAccount) -> String {
-    let class = match books.account(number).map(|a| account_type(a.opened.kind)) {
-        Some("A") => "assets",
-        Some("R") => "revenues",
-        Some("X") => "expenses",
-        _ => "liabilities",
-    };
+    let class = books.account(number).map_or("unknown", |account| class(account.opened.kind).0);
     format!("{class}:{}", books.name(number))
 }
 
-fn account_type(kind: AccountKind) -> &'static str {
+/// The top of the name, and hledger's type; memorandum accounts have none, so that no report counts them.
+fn class(kind: AccountKind) -> (&'static str, Option<char>) {
     use AccountKind::*;
     match kind {
-        VaultAsset | PotAsset | Receivable | PlatformTreasury | CreditLines => "A",
-        PlatformRevenue | Breakage => "R",
-        PromoExpense => "X",
+        VaultAsset | PotAsset | Receivable | PlatformTreasury => ("assets", Some('A')),
+        PlatformRevenue | Breakage => ("revenues", Some('R')),
+        PromoExpense => ("expenses", Some('X')),
         CustomerDeposited | CustomerPackage | CustomerEarned | CustomerAllotment | CustomerPromo
-        | CustomerCredit | OperatorAccrued | OperatorSettling | OperatorPayable | UnattributedDeposits
-        | HoldsPending => "L",
+        | OperatorAccrued | OperatorSettling | OperatorPayable | UnattributedDeposits | HoldsPending => {
+            ("liabilities", Some('L'))
+        }
+        CustomerCredit | CreditLines => ("memorandum", None),
     }
 }
 
@@ -129,7 +131,8 @@ fn payee(kind: &str) -> &'static str {
     match kind {
         "deposit_confirmed" | "deposit_attributed" | "deposit_reversed" | "exit_finalised"
         | "voucher_redeemed" => "chain",
-        "usage_captured" | "capture_reversed" | "grant_issued" => "customer",
+        "usage_captured" | "capture_reversed" | "grant_issued" | "credit_moved" | "credit_line_set"
+        | "credit_repaid" => "customer",
         "batch_closed" | "batch_confirmed" | "batch_failed" | "payout_claimed" => "operator",
         _ => "platform",
     }

@@ -2,6 +2,7 @@
 //! Lines before the header begin with `#`.
 
 use super::{ExportError, Provenance, booked, provenance_lines, subjects};
+use crate::names::Names;
 use crate::time::rfc3339;
 use protocol::event::Event;
 use std::collections::BTreeMap;
