@@ -31,6 +31,10 @@ pub(crate) enum TensorType {
     Q4_0,
     Q4_1,
     Q8_0,
+    /// 256 elements: eight sub-blocks of 32 with 6-bit scales and minima.
+    Q4K,
+    /// 256 elements: sixteen sub-blocks of 16 with 8-bit scales.
+    Q6K,
 }
 
 impl TensorType {
@@ -45,11 +49,13 @@ impl TensorType {
             2 => Ok(TensorType::Q4_0),
             3 => Ok(TensorType::Q4_1),
             8 => Ok(TensorType::Q8_0),
+            12 => Ok(TensorType::Q4K),
+            14 => Ok(TensorType::Q6K),
             30 => Ok(TensorType::Bf16),
             _ => {
                 let name = NAMES.get(code as usize).copied().unwrap_or("unknown");
                 Err(Error::unsupported(format!(
-                    "tensor {tensor} has type {code} ({name}); this version reads F32, F16, BF16, Q4_0, Q4_1, Q8_0"
+                    "tensor {tensor} has type {code} ({name}); this version reads F32, F16, BF16, Q4_0, Q4_1, Q8_0, Q4_K, Q6_K"
                 )))
             }
         }
@@ -60,7 +66,13 @@ impl TensorType {
         match self {
             TensorType::F32 | TensorType::F16 | TensorType::Bf16 => 1,
             TensorType::Q4_0 | TensorType::Q4_1 | TensorType::Q8_0 => 32,
+            TensorType::Q4K | TensorType::Q6K => 256,
         }
+    }
+
+    /// True for the types with blocks of 256.
+    pub(crate) fn is_k_quant(self) -> bool {
+        matches!(self, TensorType::Q4K | TensorType::Q6K)
     }
 
     /// Bytes of one block.
@@ -71,6 +83,8 @@ impl TensorType {
             TensorType::Q4_0 => 18,
             TensorType::Q4_1 => 20,
             TensorType::Q8_0 => 34,
+            TensorType::Q4K => 144,
+            TensorType::Q6K => 210,
         }
     }
 
@@ -257,7 +271,7 @@ impl<R: Read> Source<R> {
         };
         let count = self.count("array elements", *elements_left, bytes_min)?;
         *elements_left -= count as u64;
-        let mut list = Vec::with_capacity(count.min(CHUNK_BYTES));
+        let mut list = Vec::with_capacity(count);
         for _ in 0..count {
             list.push(self.value(element, depth + 1, elements_left)?);
         }

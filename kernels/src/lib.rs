@@ -4,6 +4,8 @@
 //!
 //! The way of a job: [`prompt_ids`] -> [`JobSpec`] -> [`Engine::submit`] -> [`JobHandle::next`] -> [`verify()`].
 
+#[cfg(test)]
+mod allocation;
 mod batch;
 mod digest;
 mod error;
@@ -12,6 +14,8 @@ mod gguf;
 mod job;
 mod kv;
 mod model;
+#[cfg(test)]
+mod naive;
 mod numerics;
 mod packed;
 mod pool;
