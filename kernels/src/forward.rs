@@ -336,4 +336,4 @@ impl Pass<'_> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

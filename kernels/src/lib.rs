@@ -20,6 +20,7 @@ mod numerics;
 mod packed;
 mod pool;
 mod pretokenizer;
+mod quantize;
 mod rope;
 mod sampling;
 #[cfg(test)]
@@ -33,6 +34,7 @@ pub use error::Error;
 pub use job::{Finish, JobEvent, JobSpec, SamplingParams, TokenOut};
 pub use model::{LoadOptions, Model};
 pub use numerics::{Backend, NUMERICS_ID};
+pub use quantize::{QuantizeReport, QuantizeType, quantize};
 pub use template::{ChatMessage, ChatTemplate, prompt_ids};
 pub use tokenizer::{Detokenizer, Tokenizer};
 pub use verify::{NO_TOKEN, Verdict, verify};

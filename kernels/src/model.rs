@@ -6,7 +6,7 @@ mod shape;
 pub(crate) use shape::{Architecture, Shape};
 
 use crate::error::Error;
-use crate::gguf::{Header, Source, TensorInfo, TensorType};
+use crate::gguf::{Header, Source, TensorInfo};
 use crate::kv::KvShape;
 use crate::numerics::{Backend, Numerics};
 use crate::packed::{PackedMatrix, float_from_bytes};
@@ -263,22 +263,7 @@ impl Weights {
 
     /// Embedding of `token` (H): the stored value, one rounding.
     pub(crate) fn embed(&self, token: usize, out: &mut [f32]) {
-        let table = &self.embedding;
-        for (column, out) in out.iter_mut().enumerate() {
-            let block = column / crate::packed::BLOCK;
-            *out = match table.kind() {
-                TensorType::F32 | TensorType::F16 | TensorType::Bf16 => table.float(token, column),
-                TensorType::Q8_0 => table.scale(token, block) * table.quant(token, column) as f32,
-                TensorType::Q4_0 => table.scale(token, block) * (table.quant(token, column) - 8) as f32,
-                TensorType::Q6K => {
-                    let scale = table.scale(token, block) * table.sub_scale(token, column / 16) as f32;
-                    scale * table.quant(token, column) as f32
-                }
-                TensorType::Q4_1 | TensorType::Q4K => table
-                    .scale(token, block)
-                    .mul_add(table.quant(token, column) as f32, table.minimum(token, block)),
-            };
-        }
+        self.embedding.row(token, out);
     }
 }
 

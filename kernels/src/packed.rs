@@ -205,6 +205,25 @@ impl PackedMatrix {
         float_from_bytes(self.kind, bytes)
     }
 
+    /// The values of a row (H, embedding): one rounding each.
+    pub(crate) fn row(&self, row: usize, out: &mut [f32]) {
+        for (column, out) in out.iter_mut().enumerate() {
+            let block = column / BLOCK;
+            *out = match self.kind {
+                TensorType::F32 | TensorType::F16 | TensorType::Bf16 => self.float(row, column),
+                TensorType::Q8_0 => self.scale(row, block) * self.quant(row, column) as f32,
+                TensorType::Q4_0 => self.scale(row, block) * (self.quant(row, column) - 8) as f32,
+                TensorType::Q6K => {
+                    let scale = self.scale(row, block) * self.sub_scale(row, column / 16) as f32;
+                    scale * self.quant(row, column) as f32
+                }
+                TensorType::Q4_1 | TensorType::Q4K => {
+                    self.scale(row, block).mul_add(self.quant(row, column) as f32, self.minimum(row, block))
+                }
+            };
+        }
+    }
+
     fn scale_at(&self, row: usize, offset: usize) -> f32 {
         let at = offset + row % LANES * 2;
         float_from_bytes(TensorType::F16, &self.scales(row / LANES)[at..at + 2])

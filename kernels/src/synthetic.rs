@@ -81,7 +81,7 @@ impl SyntheticModel {
             file.extend(2u32.to_le_bytes());
             file.extend((*columns as u64).to_le_bytes());
             file.extend((*rows as u64).to_le_bytes());
-            file.extend(code(*kind).to_le_bytes());
+            file.extend(kind.code().to_le_bytes());
             file.extend((data.len() as u64).to_le_bytes());
             let start = data.len();
             data.extend(self.weights(name, *rows, *columns, *kind));
@@ -245,17 +245,4 @@ fn vocabulary() -> (Vec<String>, Vec<String>) {
 
 fn text(text: &str) -> Vec<u8> {
     [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat()
-}
-
-fn code(kind: TensorType) -> u32 {
-    match kind {
-        TensorType::F32 => 0,
-        TensorType::F16 => 1,
-        TensorType::Q4_0 => 2,
-        TensorType::Q4_1 => 3,
-        TensorType::Q8_0 => 8,
-        TensorType::Bf16 => 30,
-        TensorType::Q4K => 12,
-        TensorType::Q6K => 14,
-    }
 }
