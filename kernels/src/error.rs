@@ -13,6 +13,14 @@ pub enum Error {
         /// The operating system's words.
         detail: String,
     },
+    /// The output file could not be written.
+    #[error("cannot write {path}: {detail}; nothing is left there")]
+    Write {
+        /// Path as given.
+        path: String,
+        /// What went wrong.
+        detail: String,
+    },
     /// The bytes are not a well-formed GGUF v3 file.
     #[error(
         "malformed model file near byte {offset}: {detail}; fetch the file again and compare its checksum"
@@ -99,6 +107,10 @@ pub enum Error {
 impl Error {
     pub(crate) fn io(path: &Path, error: &std::io::Error) -> Error {
         Error::Io { path: path.display().to_string(), detail: error.to_string() }
+    }
+
+    pub(crate) fn write(path: &Path, detail: impl ToString) -> Error {
+        Error::Write { path: path.display().to_string(), detail: detail.to_string() }
     }
 
     pub(crate) fn malformed(offset: u64, detail: impl Into<String>) -> Error {

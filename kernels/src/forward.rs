@@ -2,10 +2,11 @@
 //! decode, go together. No row's result depends on which others are present (`specs/numerics.md`, section K).
 
 use crate::kv::{KvCache, SharedKv};
-use crate::model::Model;
+use crate::model::{Layer, Model};
 use crate::numerics::{Activations, Attention, AttentionScratch, Matmul, SharedSlice};
 use crate::packed::PackedMatrix;
 use crate::pool::{PARTS_MAX, Pool};
+use crate::rope::RopePairs;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -119,7 +120,7 @@ impl Model {
                 &[&layer.query, &layer.key, &layer.value],
                 &mut space.projections,
             );
-            pass.rotate_and_store(index, &mut space.projections, &caches);
+            pass.rotate_and_store(index, layer, &mut space.projections, &caches);
             pass.attend(index, &space.projections, &caches, &mut space.attended, &space.scratch);
             pass.products(&space.attended, rows.len(), &[&layer.attention_output], &mut space.delta);
             pass.add_and_normalise(
@@ -199,26 +200,54 @@ impl Pass<'_> {
     }
 
     /// D and E: rotates queries and keys in place, stores keys and values.
-    fn rotate_and_store(&self, layer: usize, projections: &mut [f32], caches: &[SharedKv<'_>]) {
+    fn rotate_and_store(
+        &self,
+        index: usize,
+        layer: &Layer,
+        projections: &mut [f32],
+        caches: &[SharedKv<'_>],
+    ) {
         let (shape, numerics) = (&self.model.shape, self.model.numerics);
         let dim = shape.head_dim;
         let (keys_at, values_at) = (shape.heads * dim, (shape.heads + shape.kv_heads) * dim);
         let stride = values_at + shape.kv_heads * dim;
         let projections = SharedSlice::new(projections);
-        self.for_rows(|index| {
-            let row = &self.rows[index];
+        self.for_rows(|at| {
+            let row = &self.rows[at];
             // SAFETY: each row is visited by one thread.
-            let values = unsafe { projections.range(index * stride..(index + 1) * stride) };
+            let values = unsafe { projections.range(at * stride..(at + 1) * stride) };
+            if let Some(bias) = &layer.bias {
+                numerics.add(values, bias);
+            }
+            if let Some(gains) = &layer.head_norms {
+                self.note(at, self.normalise_heads(&mut values[..values_at], keys_at, gains));
+            }
             let (cos, sin) = self.model.rope.at(row.position);
-            numerics.rope(&mut values[..values_at], cos, sin);
+            match shape.rope_pairs {
+                RopePairs::Adjacent => numerics.rope(&mut values[..values_at], cos, sin),
+                RopePairs::Halves => numerics.rope_halves(&mut values[..values_at], cos, sin),
+            }
             let mut halves = vec![0u16; stride - keys_at];
-            self.note(index, numerics.to_f16(&values[keys_at..], &mut halves));
+            self.note(at, numerics.to_f16(&values[keys_at..], &mut halves));
             let (keys, values) = halves.split_at(values_at - keys_at);
             for (head, (key, value)) in keys.chunks_exact(dim).zip(values.chunks_exact(dim)).enumerate() {
                 // SAFETY: rows of a pass differ in sequence or position, and attention starts after this section.
-                unsafe { caches[row.sequence].store(layer, head, row.position, key, value) };
+                unsafe { caches[row.sequence].store(index, head, row.position, key, value) };
             }
         });
+    }
+
+    /// C on every head of q and k, each with its gain.
+    fn normalise_heads(&self, heads: &mut [f32], keys_at: usize, gains: &(Vec<f32>, Vec<f32>)) -> bool {
+        let (shape, numerics) = (&self.model.shape, self.model.numerics);
+        let mut before = vec![0.0; shape.head_dim];
+        let mut finite = true;
+        for (head, values) in heads.chunks_exact_mut(shape.head_dim).enumerate() {
+            let gain = if head * shape.head_dim < keys_at { &gains.0 } else { &gains.1 };
+            before.copy_from_slice(values);
+            finite &= numerics.rms_norm(&before, gain, shape.epsilon, values);
+        }
+        finite
     }
 
     /// F then A: one item per row and key-value head, longest first.
@@ -305,3 +334,6 @@ impl Pass<'_> {
         wanted.len()
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -6,6 +6,7 @@ use crate::error::Error;
 use sha2::{Digest, Sha256};
 use std::collections::{HashMap, HashSet};
 use std::io::Read;
+use std::ops::Range;
 
 /// Bytes of a metadata or tensor name.
 const NAME_BYTES_MAX: u64 = 512;
@@ -31,9 +32,27 @@ pub(crate) enum TensorType {
     Q4_0,
     Q4_1,
     Q8_0,
+    /// 256 elements: eight sub-blocks of 32 with 6-bit scales and minima.
+    Q4K,
+    /// 256 elements: sixteen sub-blocks of 16 with 8-bit scales.
+    Q6K,
 }
 
 impl TensorType {
+    /// The code in a file.
+    pub(crate) fn code(self) -> u32 {
+        match self {
+            TensorType::F32 => 0,
+            TensorType::F16 => 1,
+            TensorType::Q4_0 => 2,
+            TensorType::Q4_1 => 3,
+            TensorType::Q8_0 => 8,
+            TensorType::Q4K => 12,
+            TensorType::Q6K => 14,
+            TensorType::Bf16 => 30,
+        }
+    }
+
     fn from_code(code: u32, tensor: &str) -> Result<TensorType, Error> {
         const NAMES: [&str; 17] = [
             "F32", "F16", "Q4_0", "Q4_1", "Q4_2", "Q4_3", "Q5_0", "Q5_1", "Q8_0", "Q8_1", "Q2_K", "Q3_K",
@@ -45,11 +64,13 @@ impl TensorType {
             2 => Ok(TensorType::Q4_0),
             3 => Ok(TensorType::Q4_1),
             8 => Ok(TensorType::Q8_0),
+            12 => Ok(TensorType::Q4K),
+            14 => Ok(TensorType::Q6K),
             30 => Ok(TensorType::Bf16),
             _ => {
                 let name = NAMES.get(code as usize).copied().unwrap_or("unknown");
                 Err(Error::unsupported(format!(
-                    "tensor {tensor} has type {code} ({name}); this version reads F32, F16, BF16, Q4_0, Q4_1, Q8_0"
+                    "tensor {tensor} has type {code} ({name}); this version reads F32, F16, BF16, Q4_0, Q4_1, Q8_0, Q4_K, Q6_K"
                 )))
             }
         }
@@ -60,7 +81,13 @@ impl TensorType {
         match self {
             TensorType::F32 | TensorType::F16 | TensorType::Bf16 => 1,
             TensorType::Q4_0 | TensorType::Q4_1 | TensorType::Q8_0 => 32,
+            TensorType::Q4K | TensorType::Q6K => 256,
         }
+    }
+
+    /// True for the types with blocks of 256.
+    pub(crate) fn is_k_quant(self) -> bool {
+        matches!(self, TensorType::Q4K | TensorType::Q6K)
     }
 
     /// Bytes of one block.
@@ -71,6 +98,8 @@ impl TensorType {
             TensorType::Q4_0 => 18,
             TensorType::Q4_1 => 20,
             TensorType::Q8_0 => 34,
+            TensorType::Q4K => 144,
+            TensorType::Q6K => 210,
         }
     }
 
@@ -108,9 +137,16 @@ pub(crate) struct TensorInfo {
 #[derive(Debug)]
 pub(crate) struct Header {
     pub metadata: HashMap<String, Value>,
+    /// Where each pair lies, in bytes from the start of the file, in the file's order.
+    pub pairs: Vec<(String, Range<u64>)>,
+    /// Tensors start on multiples of this many bytes.
+    pub alignment: u64,
     /// Ascending by offset, without overlap.
     pub tensors: Vec<TensorInfo>,
 }
+
+/// Values by key, and where each pair lies.
+type Metadata = (HashMap<String, Value>, Vec<(String, Range<u64>)>);
 
 /// A reader that knows where it is, how long the file is, and hashes every byte that passes.
 pub(crate) struct Source<R> {
@@ -257,7 +293,7 @@ impl<R: Read> Source<R> {
         };
         let count = self.count("array elements", *elements_left, bytes_min)?;
         *elements_left -= count as u64;
-        let mut list = Vec::with_capacity(count.min(CHUNK_BYTES));
+        let mut list = Vec::with_capacity(count);
         for _ in 0..count {
             list.push(self.value(element, depth + 1, elements_left)?);
         }
@@ -281,7 +317,7 @@ impl Header {
         // An entry has at least a name length, dimensions, type and offset; a pair a key length, a type and a byte.
         let tensor_count = source.count("tensors", TENSORS_MAX, 24)?;
         let pair_count = source.count("metadata pairs", PAIRS_MAX, 13)?;
-        let metadata = Header::read_metadata(source, pair_count)?;
+        let (metadata, pairs) = Header::read_metadata(source, pair_count)?;
         let entries = (0..tensor_count).map(|_| Header::read_entry(source)).collect::<Result<Vec<_>, _>>()?;
         let alignment = match metadata.get("general.alignment") {
             None => 32,
@@ -295,22 +331,24 @@ impl Header {
         };
         let data_start = source.position.next_multiple_of(alignment);
         let tensors = Header::place(entries, data_start, alignment, source.length)?;
-        Ok(Header { metadata, tensors })
+        Ok(Header { metadata, pairs, alignment, tensors })
     }
 
-    fn read_metadata<R: Read>(source: &mut Source<R>, count: usize) -> Result<HashMap<String, Value>, Error> {
-        let mut metadata = HashMap::new();
+    fn read_metadata<R: Read>(source: &mut Source<R>, count: usize) -> Result<Metadata, Error> {
+        let (mut metadata, mut pairs) = (HashMap::new(), Vec::new());
         let mut elements_left = ELEMENTS_MAX;
         for _ in 0..count {
+            let start = source.position;
             let key = source.string(NAME_BYTES_MAX)?;
             let code = source.u32()?;
             let value = source.value(code, 0, &mut elements_left)?;
             if metadata.contains_key(&key) {
                 return Err(Error::malformed(source.position, format!("metadata key {key} occurs twice")));
             }
+            pairs.push((key.clone(), start..source.position));
             metadata.insert(key, value);
         }
-        Ok(metadata)
+        Ok((metadata, pairs))
     }
 
     /// One tensor entry; its offset is still relative to the data.

@@ -4,6 +4,8 @@
 //!
 //! The way of a job: [`prompt_ids`] -> [`JobSpec`] -> [`Engine::submit`] -> [`JobHandle::next`] -> [`verify()`].
 
+#[cfg(test)]
+mod allocation;
 mod batch;
 mod digest;
 mod error;
@@ -12,10 +14,13 @@ mod gguf;
 mod job;
 mod kv;
 mod model;
+#[cfg(test)]
+mod naive;
 mod numerics;
 mod packed;
 mod pool;
 mod pretokenizer;
+mod quantize;
 mod rope;
 mod sampling;
 #[cfg(test)]
@@ -29,6 +34,7 @@ pub use error::Error;
 pub use job::{Finish, JobEvent, JobSpec, SamplingParams, TokenOut};
 pub use model::{LoadOptions, Model};
 pub use numerics::{Backend, NUMERICS_ID};
+pub use quantize::{QuantizeReport, QuantizeType, quantize};
 pub use template::{ChatMessage, ChatTemplate, prompt_ids};
 pub use tokenizer::{Detokenizer, Tokenizer};
 pub use verify::{NO_TOKEN, Verdict, verify};

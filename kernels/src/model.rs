@@ -1,8 +1,12 @@
 //! A loaded model: shape, weights, tokenizer, template. Reads the file once, in order; what it hashes is what it computes with.
 //! No arithmetic, no state of a job.
 
+mod shape;
+
+pub(crate) use shape::{Architecture, Shape};
+
 use crate::error::Error;
-use crate::gguf::{Header, Source, TensorInfo, TensorType};
+use crate::gguf::{Header, Source, TensorInfo};
 use crate::kv::KvShape;
 use crate::numerics::{Backend, Numerics};
 use crate::packed::{PackedMatrix, float_from_bytes};
@@ -15,12 +19,6 @@ use std::io::{BufReader, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-/// Positions a model may use, whatever its file says: bounds the rotary tables.
-const CONTEXT_TOKENS_MAX: u64 = 131_072;
-/// Layers of a model.
-const LAYERS_MAX: u64 = 1_024;
-/// Width of any row of weights or activations.
-const WIDTH_MAX: u64 = 1 << 18;
 /// Bytes of weights read at a time.
 const READ_BYTES: usize = 1 << 18;
 
@@ -54,21 +52,6 @@ pub struct Model {
     pub(crate) rope: RopeTable,
 }
 
-/// The numbers that describe a decoder of the `llama` family.
-#[derive(Clone, Debug)]
-pub(crate) struct Shape {
-    pub layers: usize,
-    pub width: usize,
-    pub feed_forward: usize,
-    pub heads: usize,
-    pub kv_heads: usize,
-    pub head_dim: usize,
-    pub vocabulary: usize,
-    pub context: usize,
-    pub epsilon: f32,
-    rope_base: f64,
-}
-
 /// All weights. Matrices are `[output rows][input columns]`.
 pub(crate) struct Weights {
     pub embedding: PackedMatrix,
@@ -89,6 +72,10 @@ pub(crate) struct Layer {
     pub gate: PackedMatrix,
     pub up: PackedMatrix,
     pub down: PackedMatrix,
+    /// Added to queries, keys and values side by side (qwen2).
+    pub bias: Option<Vec<f32>>,
+    /// Gains of the norms of each query head and each key head (qwen3).
+    pub head_norms: Option<(Vec<f32>, Vec<f32>)>,
 }
 
 impl Model {
@@ -121,7 +108,8 @@ impl Model {
         shape.check_tensors(&header.tensors)?;
         let mut tensors = Tensors::read(&mut source, &header.tensors)?;
         let weights = Weights::take(&mut tensors, &shape)?;
-        let rope = RopeTable::new(shape.context, shape.head_dim, shape.rope_base);
+        let factors = tensors.rope_factors(shape.head_dim)?;
+        let rope = RopeTable::new(shape.context, shape.head_dim, shape.rope_base, factors.as_deref());
         let name = header.text("general.name").unwrap_or("unnamed").to_owned();
         let id = source.finish()?;
         Ok(Arc::new(Model {
@@ -187,143 +175,6 @@ impl Model {
     }
 }
 
-impl Shape {
-    fn from_header(header: &Header) -> Result<Shape, Error> {
-        let architecture = header.text("general.architecture")?;
-        if architecture != "llama" {
-            return Err(Error::unsupported(format!("architecture {architecture}; this version runs llama")));
-        }
-        for key in ["llama.expert_count", "llama.attention.sliding_window"] {
-            if header.integer_optional(key)?.unwrap_or(0) != 0 {
-                return Err(Error::unsupported(format!("metadata key {key}")));
-            }
-        }
-        if header.metadata.contains_key("llama.rope.scaling.type")
-            && header.text("llama.rope.scaling.type")? != "none"
-        {
-            return Err(Error::unsupported("rope scaling (llama.rope.scaling.type)"));
-        }
-        let width = header.extent("llama.embedding_length", WIDTH_MAX)?;
-        let heads = header.extent("llama.attention.head_count", 4_096)?;
-        let kv_heads = match header.integer_optional("llama.attention.head_count_kv")? {
-            None => heads,
-            Some(_) => header.extent("llama.attention.head_count_kv", heads as u64)?,
-        };
-        let head_dim = match header.integer_optional("llama.attention.key_length")? {
-            None => width / heads,
-            Some(_) => header.extent("llama.attention.key_length", 1_024)?,
-        };
-        let embedding = header.tensors.iter().find(|t| t.name == "token_embd.weight");
-        let embedding =
-            embedding.ok_or_else(|| Error::malformed(0, "there is no tensor token_embd.weight"))?;
-        let context = header.extent("llama.context_length", u32::MAX.into())? as u64;
-        let epsilon = header.float_optional("llama.attention.layer_norm_rms_epsilon")?.unwrap_or(1e-5) as f32;
-        let shape = Shape {
-            layers: header.extent("llama.block_count", LAYERS_MAX)?,
-            width,
-            feed_forward: header.extent("llama.feed_forward_length", WIDTH_MAX)?,
-            heads,
-            kv_heads,
-            head_dim,
-            vocabulary: embedding.rows,
-            context: context.min(CONTEXT_TOKENS_MAX) as usize,
-            epsilon,
-            rope_base: header.float_optional("llama.rope.freq_base")?.unwrap_or(10_000.0),
-        };
-        shape.check(header)?;
-        Ok(shape)
-    }
-
-    fn check(&self, header: &Header) -> Result<(), Error> {
-        let rope_dimensions =
-            header.integer_optional("llama.rope.dimension_count")?.unwrap_or(self.head_dim as u64);
-        let value_length =
-            header.integer_optional("llama.attention.value_length")?.unwrap_or(self.head_dim as u64);
-        if rope_dimensions != self.head_dim as u64 || value_length != self.head_dim as u64 {
-            let what = format!(
-                "head dimension {}, rope {rope_dimensions}, value {value_length}: must be equal",
-                self.head_dim
-            );
-            return Err(Error::unsupported(what));
-        }
-        if !self.head_dim.is_multiple_of(16) || !self.heads.is_multiple_of(self.kv_heads) {
-            let what =
-                format!("{} heads of {} over {} key-value heads", self.heads, self.head_dim, self.kv_heads);
-            return Err(Error::unsupported(what));
-        }
-        for (what, width) in [
-            ("embedding", self.width),
-            ("feed-forward", self.feed_forward),
-            ("attention", self.heads * self.head_dim),
-        ] {
-            if !width.is_multiple_of(32) {
-                return Err(Error::unsupported(format!("{what} width {width}: must be a multiple of 32")));
-            }
-        }
-        let sane = self.epsilon > 0.0
-            && self.epsilon.is_finite()
-            && self.rope_base > 1.0
-            && self.rope_base.is_finite();
-        if !sane {
-            let detail = format!("rms epsilon {} or rope base {}", self.epsilon, self.rope_base);
-            return Err(Error::malformed(0, detail));
-        }
-        Ok(())
-    }
-
-    /// Names, shapes and types of all tensors, before any of their bytes is read.
-    fn check_tensors(&self, tensors: &[TensorInfo]) -> Result<(), Error> {
-        let mut expected = self.expected_tensors();
-        for tensor in tensors {
-            let Some((rows, columns)) = expected.remove(&tensor.name) else {
-                return Err(Error::unsupported(format!(
-                    "tensor {}: architecture llama has no use for it",
-                    tensor.name
-                )));
-            };
-            if (tensor.rows, tensor.columns) != (rows, columns) {
-                let detail = format!(
-                    "tensor {} is {} x {}, expected {rows} x {columns}",
-                    tensor.name, tensor.rows, tensor.columns
-                );
-                return Err(Error::malformed(tensor.offset, detail));
-            }
-            if rows == 1 && tensor.kind.block_elements() != 1 {
-                return Err(Error::unsupported(format!("vector {} of type {:?}", tensor.name, tensor.kind)));
-            }
-        }
-        expected.remove("output.weight");
-        match expected.keys().min() {
-            Some(name) => Err(Error::malformed(0, format!("there is no tensor {name}"))),
-            None => Ok(()),
-        }
-    }
-
-    fn expected_tensors(&self) -> HashMap<String, (usize, usize)> {
-        let (attention, kv) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
-        let mut expected = HashMap::new();
-        expected.insert("token_embd.weight".to_owned(), (self.vocabulary, self.width));
-        expected.insert("output.weight".to_owned(), (self.vocabulary, self.width));
-        expected.insert("output_norm.weight".to_owned(), (1, self.width));
-        for layer in 0..self.layers {
-            for (name, rows, columns) in [
-                ("attn_norm", 1, self.width),
-                ("attn_q", attention, self.width),
-                ("attn_k", kv, self.width),
-                ("attn_v", kv, self.width),
-                ("attn_output", self.width, attention),
-                ("ffn_norm", 1, self.width),
-                ("ffn_gate", self.feed_forward, self.width),
-                ("ffn_up", self.feed_forward, self.width),
-                ("ffn_down", self.width, self.feed_forward),
-            ] {
-                expected.insert(format!("blk.{layer}.{name}.weight"), (rows, columns));
-            }
-        }
-        expected
-    }
-}
-
 /// Tensors by name while the model is put together.
 #[derive(Default)]
 struct Tensors {
@@ -347,6 +198,20 @@ impl Tensors {
 
     fn matrix(&mut self, name: &str) -> Result<PackedMatrix, Error> {
         self.matrices.remove(name).ok_or_else(|| Error::malformed(0, format!("there is no matrix {name}")))
+    }
+
+    /// Positive finite divisors of the rotary frequencies, if the file has them.
+    fn rope_factors(&mut self, head_dim: usize) -> Result<Option<Vec<f32>>, Error> {
+        let Some(factors) = self.vectors.remove("rope_freqs.weight") else { return Ok(None) };
+        match factors.iter().find(|f| !(f.is_finite() && **f >= 1e-6)) {
+            Some(bad) => {
+                Err(Error::malformed(0, format!("rope_freqs.weight holds {bad}, expected 1e-6 or more")))
+            }
+            None if factors.len() != head_dim / 2 => {
+                Err(Error::malformed(0, format!("rope_freqs.weight has {} factors", factors.len())))
+            }
+            None => Ok(Some(factors)),
+        }
     }
 
     fn vector(&mut self, name: &str) -> Result<Vec<f32>, Error> {
@@ -378,7 +243,7 @@ fn read_matrix<R: Read>(source: &mut Source<R>, info: &TensorInfo) -> Result<Pac
 
 impl Weights {
     fn take(tensors: &mut Tensors, shape: &Shape) -> Result<Weights, Error> {
-        let layers = (0..shape.layers).map(|i| Layer::take(tensors, i)).collect::<Result<_, _>>()?;
+        let layers = (0..shape.layers).map(|i| Layer::take(tensors, shape, i)).collect::<Result<_, _>>()?;
         Ok(Weights {
             embedding: tensors.matrix("token_embd.weight")?,
             output: tensors.matrix("output.weight").ok(),
@@ -398,34 +263,40 @@ impl Weights {
 
     /// Embedding of `token` (H): the stored value, one rounding.
     pub(crate) fn embed(&self, token: usize, out: &mut [f32]) {
-        let table = &self.embedding;
-        for (column, out) in out.iter_mut().enumerate() {
-            let block = column / crate::packed::BLOCK;
-            *out = match table.kind() {
-                TensorType::F32 | TensorType::F16 | TensorType::Bf16 => table.float(token, column),
-                TensorType::Q8_0 => table.scale(token, block) * table.quant(token, column) as f32,
-                TensorType::Q4_0 => table.scale(token, block) * (table.quant(token, column) - 8) as f32,
-                TensorType::Q4_1 => table
-                    .scale(token, block)
-                    .mul_add(table.quant(token, column) as f32, table.minimum(token, block)),
-            };
-        }
+        self.embedding.row(token, out);
     }
 }
 
 impl Layer {
-    fn take(tensors: &mut Tensors, index: usize) -> Result<Layer, Error> {
-        let name = |part: &str| format!("blk.{index}.{part}.weight");
+    fn take(tensors: &mut Tensors, shape: &Shape, index: usize) -> Result<Layer, Error> {
+        let name = |part: &str| format!("blk.{index}.{part}");
+        let bias = match shape.architecture {
+            Architecture::Qwen2 => {
+                let parts =
+                    ["attn_q.bias", "attn_k.bias", "attn_v.bias"].map(|part| tensors.vector(&name(part)));
+                Some(parts.into_iter().collect::<Result<Vec<_>, _>>()?.concat())
+            }
+            _ => None,
+        };
+        let head_norms = match shape.architecture {
+            Architecture::Qwen3 => Some((
+                tensors.vector(&name("attn_q_norm.weight"))?,
+                tensors.vector(&name("attn_k_norm.weight"))?,
+            )),
+            _ => None,
+        };
         Ok(Layer {
-            attention_norm: tensors.vector(&name("attn_norm"))?,
-            query: tensors.matrix(&name("attn_q"))?,
-            key: tensors.matrix(&name("attn_k"))?,
-            value: tensors.matrix(&name("attn_v"))?,
-            attention_output: tensors.matrix(&name("attn_output"))?,
-            feed_forward_norm: tensors.vector(&name("ffn_norm"))?,
-            gate: tensors.matrix(&name("ffn_gate"))?,
-            up: tensors.matrix(&name("ffn_up"))?,
-            down: tensors.matrix(&name("ffn_down"))?,
+            attention_norm: tensors.vector(&name("attn_norm.weight"))?,
+            query: tensors.matrix(&name("attn_q.weight"))?,
+            key: tensors.matrix(&name("attn_k.weight"))?,
+            value: tensors.matrix(&name("attn_v.weight"))?,
+            attention_output: tensors.matrix(&name("attn_output.weight"))?,
+            feed_forward_norm: tensors.vector(&name("ffn_norm.weight"))?,
+            gate: tensors.matrix(&name("ffn_gate.weight"))?,
+            up: tensors.matrix(&name("ffn_up.weight"))?,
+            down: tensors.matrix(&name("ffn_down.weight"))?,
+            bias,
+            head_norms,
         })
     }
 }

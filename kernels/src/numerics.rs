@@ -115,6 +115,9 @@ pub(crate) trait Numerics: Send + Sync {
     /// D. Rotates the pairs (2i, 2i+1) of each head of `row`; `cos` and `sin` hold head_dim / 2 entries.
     fn rope(&self, row: &mut [f32], cos: &[f32], sin: &[f32]);
 
+    /// D for the pairs (i, i + head_dim / 2).
+    fn rope_halves(&self, row: &mut [f32], cos: &[f32], sin: &[f32]);
+
     /// E. f32 to f16, round to nearest even. False if a result is not finite.
     fn to_f16(&self, values: &[f32], out: &mut [u16]) -> bool;
 

@@ -6,9 +6,11 @@
 //! * scales, per block of 32 columns: 16 x f16 d, and for Q4_1 16 x f16 m after it;
 //! * quants, per block: Q4: 4 x 64 bytes, chunk k = 16 lanes x bytes 4k..4k+4 of that row's 16 nibble bytes;
 //!   Q8: 8 x 64 bytes, chunk k = 16 lanes x columns 4k..4k+4, each byte w XOR 0x80 (so unsigned);
-//!   F16/BF16/F32: 32 columns x 16 lanes.
+//!   F16/BF16/F32: 32 columns x 16 lanes. Q4_K and Q6_K: see `packed/k_quants.rs`.
 //!
 //! Lanes beyond the last row hold zero bytes; their results are never stored.
+
+pub(crate) mod k_quants;
 
 use crate::gguf::TensorType;
 
@@ -33,7 +35,8 @@ pub(crate) struct PackedMatrix {
 impl PackedMatrix {
     /// A matrix of zero bytes; `columns` must be a multiple of 32.
     pub(crate) fn zeroed(kind: TensorType, rows: usize, columns: usize) -> PackedMatrix {
-        assert!(columns.is_multiple_of(BLOCK), "the loader refuses other widths");
+        let block = BLOCK.max(kind.block_elements());
+        assert!(columns.is_multiple_of(block), "the loader refuses other widths");
         let mut matrix = PackedMatrix { kind, rows, columns, lines: Vec::new() };
         matrix.lines = vec![Line([0; 64]); matrix.group_count() * matrix.group_bytes() / 64];
         matrix
@@ -47,6 +50,12 @@ impl PackedMatrix {
         let (scale_block, quant_block) = (self.scale_block_bytes(), self.quant_block_bytes());
         let scale_area = self.scale_area_bytes();
         let group_bytes = self.group_bytes();
+        if kind.is_k_quant() {
+            let group = &mut self.bytes_mut()[row / LANES * group_bytes..][..group_bytes];
+            let (scales, quants) = group.split_at_mut(scale_area);
+            k_quants::set_row(kind, lane, raw, scales, quants);
+            return;
+        }
         let group = &mut self.bytes_mut()[row / LANES * group_bytes..][..group_bytes];
         let (scales, quants) = group.split_at_mut(scale_area);
         let raw_block = kind.row_bytes(BLOCK);
@@ -74,6 +83,7 @@ impl PackedMatrix {
                 }
                 TensorType::F16 | TensorType::Bf16 => spread(quants, lane, 2, raw),
                 TensorType::F32 => spread(quants, lane, 4, raw),
+                TensorType::Q4K | TensorType::Q6K => unreachable!("packed above"),
             }
         }
     }
@@ -110,7 +120,7 @@ impl PackedMatrix {
 
     /// True where the activations are quantised too.
     pub(crate) fn is_quantised(&self) -> bool {
-        matches!(self.kind, TensorType::Q4_0 | TensorType::Q4_1 | TensorType::Q8_0)
+        !matches!(self.kind, TensorType::F32 | TensorType::F16 | TensorType::Bf16)
     }
 
     /// Bytes in memory.
@@ -118,9 +128,9 @@ impl PackedMatrix {
         self.lines.len() * 64
     }
 
-    /// Scales of `group`: `block_count * scale_block_bytes` bytes, on a 64-byte line.
+    /// Scales of `group`: `block_count * scale_block_bytes` bytes, on a 64-byte line; K-quants: see `k_quants`.
     pub(crate) fn scales(&self, group: usize) -> &[u8] {
-        &self.bytes()[group * self.group_bytes()..][..self.block_count() * self.scale_block_bytes()]
+        &self.bytes()[group * self.group_bytes()..][..self.scale_bytes()]
     }
 
     /// Quants of `group`: `block_count * quant_block_bytes` bytes, on a 64-byte line.
@@ -129,45 +139,61 @@ impl PackedMatrix {
         &self.bytes()[start..][..self.block_count() * self.quant_block_bytes()]
     }
 
-    /// Scale bytes of 16 rows x 32 columns.
+    /// Scale bytes of 16 rows x 32 columns; 0 for K-quants, whose scales belong to 256 columns.
     pub(crate) fn scale_block_bytes(&self) -> usize {
         match self.kind {
             TensorType::Q4_1 => 64,
             TensorType::Q4_0 | TensorType::Q8_0 => 32,
             TensorType::F32 | TensorType::F16 | TensorType::Bf16 => 0,
+            TensorType::Q4K | TensorType::Q6K => 0,
         }
     }
 
     /// Quant bytes of 16 rows x 32 columns.
     pub(crate) fn quant_block_bytes(&self) -> usize {
         match self.kind {
-            TensorType::Q4_0 | TensorType::Q4_1 => 256,
+            TensorType::Q4_0 | TensorType::Q4_1 | TensorType::Q4K => 256,
+            TensorType::Q6K => 384,
             TensorType::Q8_0 => 512,
             TensorType::F16 | TensorType::Bf16 => 1024,
             TensorType::F32 => 2048,
         }
     }
 
-    /// d of a block. Quantised kinds only.
+    /// d of a block; Q4_K: d times the block's own 6-bit scale, which is exact. Quantised kinds only.
     pub(crate) fn scale(&self, row: usize, block: usize) -> f32 {
-        self.scale_at(row, block * self.scale_block_bytes())
+        match self.kind {
+            TensorType::Q4K => k_quants::q4_scale(self.scales(row / LANES), row % LANES, block),
+            TensorType::Q6K => k_quants::q6_scale(self.scales(row / LANES), row % LANES, block),
+            _ => self.scale_at(row, block * self.scale_block_bytes()),
+        }
     }
 
-    /// m of a block. Q4_1 only.
+    /// m of a block; Q4_K: -(dmin times the block's own 6-bit minimum), which is exact. Q4_1 and Q4_K only.
     pub(crate) fn minimum(&self, row: usize, block: usize) -> f32 {
-        self.scale_at(row, block * self.scale_block_bytes() + 32)
+        match self.kind {
+            TensorType::Q4K => k_quants::q4_minimum(self.scales(row / LANES), row % LANES, block),
+            _ => self.scale_at(row, block * self.scale_block_bytes() + 32),
+        }
     }
 
-    /// The integer of an element: 0..=15 for Q4_0 and Q4_1, -128..=127 for Q8_0.
+    /// The scale of 16 columns of a Q6_K matrix, -128..=127; `half` counts in 16 columns.
+    pub(crate) fn sub_scale(&self, row: usize, half: usize) -> i32 {
+        k_quants::q6_sub_scale(self.scales(row / LANES), row % LANES, half)
+    }
+
+    /// The integer of an element: 0..=15 for Q4_0, Q4_1 and Q4_K, -128..=127 for Q8_0, -32..=31 for Q6_K.
     pub(crate) fn quant(&self, row: usize, column: usize) -> i32 {
         let block = &self.quants(row / LANES)[column / BLOCK * self.quant_block_bytes()..];
         let (lane, j) = (row % LANES * 4, column % BLOCK);
+        let nibble = |j: usize| {
+            let byte = block[j % 16 / 4 * 64 + lane + j % 4];
+            i32::from(if j < 16 { byte & 15 } else { byte >> 4 })
+        };
         match self.kind {
             TensorType::Q8_0 => i32::from((block[j / 4 * 64 + lane + j % 4] ^ 0x80) as i8),
-            _ => {
-                let byte = block[j % 16 / 4 * 64 + lane + j % 4];
-                i32::from(if j < 16 { byte & 15 } else { byte >> 4 })
-            }
+            TensorType::Q6K => nibble(j) + 16 * k_quants::q6_high(block, row % LANES, j) - 32,
+            _ => nibble(j),
         }
     }
 
@@ -179,13 +205,40 @@ impl PackedMatrix {
         float_from_bytes(self.kind, bytes)
     }
 
+    /// The values of a row (H, embedding): one rounding each.
+    pub(crate) fn row(&self, row: usize, out: &mut [f32]) {
+        for (column, out) in out.iter_mut().enumerate() {
+            let block = column / BLOCK;
+            *out = match self.kind {
+                TensorType::F32 | TensorType::F16 | TensorType::Bf16 => self.float(row, column),
+                TensorType::Q8_0 => self.scale(row, block) * self.quant(row, column) as f32,
+                TensorType::Q4_0 => self.scale(row, block) * (self.quant(row, column) - 8) as f32,
+                TensorType::Q6K => {
+                    let scale = self.scale(row, block) * self.sub_scale(row, column / 16) as f32;
+                    scale * self.quant(row, column) as f32
+                }
+                TensorType::Q4_1 | TensorType::Q4K => {
+                    self.scale(row, block).mul_add(self.quant(row, column) as f32, self.minimum(row, block))
+                }
+            };
+        }
+    }
+
     fn scale_at(&self, row: usize, offset: usize) -> f32 {
         let at = offset + row % LANES * 2;
         float_from_bytes(TensorType::F16, &self.scales(row / LANES)[at..at + 2])
     }
 
+    fn scale_bytes(&self) -> usize {
+        match self.kind {
+            TensorType::Q4K => self.block_count() / k_quants::BLOCKS * k_quants::Q4_SCALE_BYTES,
+            TensorType::Q6K => self.block_count() / k_quants::BLOCKS * k_quants::Q6_SCALE_BYTES,
+            _ => self.block_count() * self.scale_block_bytes(),
+        }
+    }
+
     fn scale_area_bytes(&self) -> usize {
-        (self.block_count() * self.scale_block_bytes()).next_multiple_of(64)
+        self.scale_bytes().next_multiple_of(64)
     }
 
     fn group_bytes(&self) -> usize {

@@ -22,6 +22,14 @@ pub(crate) struct SyntheticModel {
     /// Written instead of the weights' own bytes: tensor name, offset in the tensor, bytes.
     pub damage: Vec<(String, usize, Vec<u8>)>,
     pub architecture: &'static str,
+    /// `tokenizer.ggml.pre`.
+    pub pre: &'static str,
+    /// Elements of a head; queries may be wider than the stream.
+    pub head_dim: usize,
+    /// Type of the embedding and the head; None as the rest (K-quant files keep them in Q6_K).
+    pub embedding_kind: Option<TensorType>,
+    /// Writes `rope_freqs.weight`, as llama-3 files have it.
+    pub rope_factors: bool,
 }
 
 /// 256 bytes, two control tokens, three merged tokens.
@@ -30,13 +38,14 @@ pub(crate) const IM_START: u32 = 256;
 pub(crate) const IM_END: u32 = 257;
 
 impl SyntheticModel {
-    /// Two layers, four heads of 16 over two.
+    /// Two layers, four heads of 16 over two (K-quants: of 64, because their rows have at least 256 elements).
     pub(crate) fn small(kind: TensorType) -> SyntheticModel {
+        let (width, feed_forward) = if kind.is_k_quant() { (256, 512) } else { (64, 96) };
         SyntheticModel {
             kind,
             seed: 1,
-            width: 64,
-            feed_forward: 96,
+            width,
+            feed_forward,
             heads: 4,
             kv_heads: 2,
             layers: 2,
@@ -44,6 +53,10 @@ impl SyntheticModel {
             separate_head: false,
             damage: Vec::new(),
             architecture: "llama",
+            pre: "smollm",
+            head_dim: width / 4,
+            embedding_kind: None,
+            rope_factors: false,
         }
     }
 
@@ -68,7 +81,7 @@ impl SyntheticModel {
             file.extend(2u32.to_le_bytes());
             file.extend((*columns as u64).to_le_bytes());
             file.extend((*rows as u64).to_le_bytes());
-            file.extend(code(*kind).to_le_bytes());
+            file.extend(kind.code().to_le_bytes());
             file.extend((data.len() as u64).to_le_bytes());
             let start = data.len();
             data.extend(self.weights(name, *rows, *columns, *kind));
@@ -82,26 +95,38 @@ impl SyntheticModel {
         file
     }
 
-    fn tensors(&self) -> Vec<(String, usize, usize, TensorType)> {
+    pub(crate) fn tensors(&self) -> Vec<(String, usize, usize, TensorType)> {
         let (width, kind) = (self.width, self.kind);
-        let head_dim = width / self.heads;
-        let mut tensors = vec![("token_embd.weight".to_owned(), VOCABULARY, width, kind)];
+        let (query, kv) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
+        let embedding = self.embedding_kind.unwrap_or(kind);
+        let mut tensors = vec![("token_embd.weight".to_owned(), VOCABULARY, width, embedding)];
         if self.separate_head {
-            tensors.push(("output.weight".to_owned(), VOCABULARY, width, kind));
+            tensors.push(("output.weight".to_owned(), VOCABULARY, width, embedding));
+        }
+        if self.rope_factors {
+            tensors.push(("rope_freqs.weight".to_owned(), 1, self.head_dim / 2, TensorType::F32));
         }
         for layer in 0..self.layers {
             for (name, rows, columns, kind) in [
                 ("attn_norm", 1, width, TensorType::F32),
-                ("attn_q", width, width, kind),
-                ("attn_k", self.kv_heads * head_dim, width, kind),
-                ("attn_v", self.kv_heads * head_dim, width, kind),
-                ("attn_output", width, width, kind),
+                ("attn_q", query, width, kind),
+                ("attn_k", kv, width, kind),
+                ("attn_v", kv, width, kind),
+                ("attn_output", width, query, kind),
                 ("ffn_norm", 1, width, TensorType::F32),
                 ("ffn_gate", self.feed_forward, width, kind),
                 ("ffn_up", self.feed_forward, width, kind),
                 ("ffn_down", width, self.feed_forward, kind),
             ] {
                 tensors.push((format!("blk.{layer}.{name}.weight"), rows, columns, kind));
+            }
+            let extra: &[(&str, usize)] = match self.architecture {
+                "qwen2" => &[("attn_q.bias", query), ("attn_k.bias", kv), ("attn_v.bias", kv)],
+                "qwen3" => &[("attn_q_norm.weight", self.head_dim), ("attn_k_norm.weight", self.head_dim)],
+                _ => &[],
+            };
+            for (name, width) in extra {
+                tensors.push((format!("blk.{layer}.{name}"), 1, *width, TensorType::F32));
             }
         }
         tensors.push(("output_norm.weight".to_owned(), 1, width, TensorType::F32));
@@ -117,21 +142,26 @@ impl SyntheticModel {
             let head = [text(key), 9u32.to_le_bytes().to_vec(), element.to_le_bytes().to_vec()].concat();
             [head, (count as u64).to_le_bytes().to_vec(), body].concat()
         };
+        let key = |name: &str| {
+            // An unknown architecture is refused by name; its other keys do not matter.
+            let known = ["qwen2", "qwen3"].into_iter().find(|known| *known == self.architecture);
+            format!("{}.{name}", known.unwrap_or("llama"))
+        };
         let (tokens, merges) = vocabulary();
         let types: Vec<u8> = (0..VOCABULARY as u32)
             .flat_map(|i| if i == IM_START || i == IM_END { 3i32 } else { 1 }.to_le_bytes())
             .collect();
-        vec![
+        let mut pairs = vec![
             string("general.architecture", self.architecture),
             string("general.name", "synthetic"),
-            number("llama.block_count", self.layers as u32),
-            number("llama.context_length", self.context),
-            number("llama.embedding_length", self.width as u32),
-            number("llama.feed_forward_length", self.feed_forward as u32),
-            number("llama.attention.head_count", self.heads as u32),
-            number("llama.attention.head_count_kv", self.kv_heads as u32),
+            number(&key("block_count"), self.layers as u32),
+            number(&key("context_length"), self.context),
+            number(&key("embedding_length"), self.width as u32),
+            number(&key("feed_forward_length"), self.feed_forward as u32),
+            number(&key("attention.head_count"), self.heads as u32),
+            number(&key("attention.head_count_kv"), self.kv_heads as u32),
             string("tokenizer.ggml.model", "gpt2"),
-            string("tokenizer.ggml.pre", "smollm"),
+            string("tokenizer.ggml.pre", self.pre),
             list("tokenizer.ggml.tokens", 8, tokens.len(), tokens.iter().flat_map(|t| text(t)).collect()),
             list("tokenizer.ggml.token_type", 5, VOCABULARY, types),
             list("tokenizer.ggml.merges", 8, merges.len(), merges.iter().flat_map(|m| text(m)).collect()),
@@ -140,10 +170,15 @@ impl SyntheticModel {
                 "tokenizer.chat_template",
                 "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>' }}{% endfor %}<|im_start|>",
             ),
-        ]
+        ];
+        if self.head_dim * self.heads != self.width {
+            pairs.push(number(&key("attention.key_length"), self.head_dim as u32));
+            pairs.push(number(&key("attention.value_length"), self.head_dim as u32));
+        }
+        pairs
     }
 
-    fn weights(&self, name: &str, rows: usize, columns: usize, kind: TensorType) -> Vec<u8> {
+    pub(crate) fn weights(&self, name: &str, rows: usize, columns: usize, kind: TensorType) -> Vec<u8> {
         let mut state = name.bytes().fold(self.seed.wrapping_add(0x9E37_79B9_7F4A_7C15), |s, b| {
             (s ^ u64::from(b)).wrapping_mul(0x0100_0000_01B3)
         }) | 1;
@@ -157,6 +192,9 @@ impl SyntheticModel {
         for _ in 0..rows * columns / kind.block_elements() {
             let unit = (next() >> 40) as f32 / 8_388_608.0 - 1.0;
             match kind {
+                TensorType::F32 if name == "rope_freqs.weight" => {
+                    raw.extend((4.5 + 3.5 * unit).to_le_bytes())
+                }
                 TensorType::F32 if rows == 1 => raw.extend((1.0 + unit * 0.1).to_le_bytes()),
                 TensorType::F32 => raw.extend((unit * 0.3).to_le_bytes()),
                 TensorType::F16 => raw.extend(f16_from_f32(unit * 0.3).to_le_bytes()),
@@ -170,6 +208,16 @@ impl SyntheticModel {
                     raw.extend(
                         (0..if kind == TensorType::Q8_0 { 32 } else { 16 }).map(|_| (next() >> 32) as u8),
                     );
+                }
+                TensorType::Q4K => {
+                    // Scales of about 32 and minima of about 32 that bring the mean near zero.
+                    raw.extend(f16_from_f32(0.0012 * (1.0 + 0.1 * unit)).to_le_bytes());
+                    raw.extend(f16_from_f32(0.009).to_le_bytes());
+                    raw.extend((0..140).map(|_| (next() >> 32) as u8));
+                }
+                TensorType::Q6K => {
+                    raw.extend((0..208).map(|_| (next() >> 32) as u8));
+                    raw.extend(f16_from_f32(0.0001 * (1.0 + 0.1 * unit)).to_le_bytes());
                 }
             }
         }
@@ -197,15 +245,4 @@ fn vocabulary() -> (Vec<String>, Vec<String>) {
 
 fn text(text: &str) -> Vec<u8> {
     [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat()
-}
-
-fn code(kind: TensorType) -> u32 {
-    match kind {
-        TensorType::F32 => 0,
-        TensorType::F16 => 1,
-        TensorType::Q4_0 => 2,
-        TensorType::Q4_1 => 3,
-        TensorType::Q8_0 => 8,
-        TensorType::Bf16 => 30,
-    }
 }

@@ -27,13 +27,21 @@ pub struct ChatMessage {
 #[derive(Clone)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
+    /// Texts of the file's begin and end tokens, for templates that name them.
+    bos: String,
+    eos: String,
     hash: [u8; 32],
 }
 
 impl ChatTemplate {
     pub(crate) fn from_header(header: &Header) -> Result<ChatTemplate, Error> {
         match header.metadata.get("tokenizer.chat_template") {
-            Some(Value::Text(source)) => ChatTemplate::new(source),
+            Some(Value::Text(source)) => {
+                let mut template = ChatTemplate::new(source)?;
+                template.bos = token_text(header, "tokenizer.ggml.bos_token_id")?;
+                template.eos = token_text(header, "tokenizer.ggml.eos_token_id")?;
+                Ok(template)
+            }
             _ => Err(Error::unsupported("model file without tokenizer.chat_template")),
         }
     }
@@ -51,7 +59,7 @@ impl ChatTemplate {
         });
         let hash = blake3::hash(source.as_bytes()).into();
         environment.add_template_owned("chat".to_owned(), source.to_owned()).map_err(failed)?;
-        Ok(ChatTemplate { environment, hash })
+        Ok(ChatTemplate { environment, bos: String::new(), eos: String::new(), hash })
     }
 
     /// The text for `messages`, ending where the assistant is to speak. For display; a prompt is made by [`prompt_ids`].
@@ -75,7 +83,18 @@ impl ChatTemplate {
             .map(|(m, content)| context! { role => m.role.as_str(), content => *content })
             .collect();
         let template = self.environment.get_template("chat").map_err(failed)?;
-        template.render(context! { messages => list, add_generation_prompt => true }).map_err(failed)
+        template.render(context! {
+                messages => list, add_generation_prompt => true, bos_token => self.bos.as_str(), eos_token => self.eos.as_str(),
+            }).map_err(failed)
+    }
+}
+
+/// Text of the token whose id stands under `key`; empty if there is none.
+fn token_text(header: &Header, key: &str) -> Result<String, Error> {
+    let Some(id) = header.integer_optional(key)? else { return Ok(String::new()) };
+    match header.list("tokenizer.ggml.tokens")?.get(id as usize) {
+        Some(Value::Text(text)) if !text.contains(MARK) => Ok(text.clone()),
+        _ => Err(Error::malformed(0, format!("metadata key {key}: token {id} is outside the vocabulary"))),
     }
 }
 

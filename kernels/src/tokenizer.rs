@@ -3,7 +3,7 @@
 
 use crate::error::Error;
 use crate::gguf::{Header, Source, Value};
-use crate::pretokenizer::split_smollm;
+use crate::pretokenizer::Pretokenizer;
 use crate::template::ChatTemplate;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -19,6 +19,9 @@ pub struct Tokenizer {
 }
 
 struct Vocabulary {
+    pre: Pretokenizer,
+    /// `llama-bpe` only: words that are one token, whatever the merges say.
+    whole_words: HashMap<Box<[u8]>, u32>,
     /// Bytes of each token; empty for control tokens, which have no text.
     bytes: Vec<Box<[u8]>>,
     /// Token of a single byte, if the vocabulary has one.
@@ -60,7 +63,7 @@ impl Tokenizer {
     /// become a control token. A byte without a token in the vocabulary is left out (as the reference tokeniser does).
     pub fn encode(&self, text: &str) -> Vec<u32> {
         let mut ids = Vec::with_capacity(text.len() / 3 + 1);
-        split_smollm(text, |word| self.vocabulary.encode_word(word.as_bytes(), &mut ids));
+        self.vocabulary.pre.split(text, |word| self.vocabulary.encode_word(word.as_bytes(), &mut ids));
         ids
     }
 
@@ -139,10 +142,12 @@ impl Vocabulary {
                 "tokenizer {model}; this version reads gpt2 (byte-level BPE)"
             )));
         }
-        let pre = header.text("tokenizer.ggml.pre")?;
-        if pre != "smollm" {
-            return Err(Error::unsupported(format!("pre-tokeniser {pre}; this version reads smollm")));
-        }
+        let pre_name = header.text("tokenizer.ggml.pre")?;
+        let pre = Pretokenizer::by_name(pre_name).ok_or_else(|| {
+            Error::unsupported(format!(
+                "pre-tokeniser {pre_name}; this version reads smollm, qwen2 and llama-bpe"
+            ))
+        })?;
         if header.flag("tokenizer.ggml.add_bos_token")? || header.flag("tokenizer.ggml.add_space_prefix")? {
             return Err(Error::unsupported("tokenizer with add_bos_token or add_space_prefix"));
         }
@@ -156,8 +161,10 @@ impl Vocabulary {
                 return Err(Error::malformed(0, format!("token {token:?} occurs twice in the vocabulary")));
             }
         }
-        let hash = vocabulary_hash(pre, &tokens, &types, &merge_texts, eos);
+        let hash = vocabulary_hash(pre_name, &tokens, &types, &merge_texts, eos);
         let mut vocabulary = Vocabulary {
+            pre,
+            whole_words: HashMap::new(),
             bytes: token_bytes(&tokens, &types)?,
             byte_tokens: [None; 256],
             merges: HashMap::with_capacity(merge_texts.len()),
@@ -166,6 +173,9 @@ impl Vocabulary {
             hash,
         };
         vocabulary.index_bytes(&types);
+        if pre == Pretokenizer::LlamaBpe {
+            vocabulary.index_words(&types);
+        }
         vocabulary.index_merges(&merge_texts, &ids, &types)?;
         vocabulary.specials = tokens
             .iter()
@@ -187,6 +197,11 @@ impl Vocabulary {
         }
     }
 
+    fn index_words(&mut self, types: &[u8]) {
+        let normal = self.bytes.iter().zip(types).enumerate().filter(|(_, (_, kind))| **kind == NORMAL);
+        self.whole_words = normal.map(|(id, (bytes, _))| (bytes.clone(), id as u32)).collect();
+    }
+
     fn index_merges(&mut self, merges: &[&str], ids: &HashMap<&str, u32>, types: &[u8]) -> Result<(), Error> {
         for (rank, merge) in merges.iter().enumerate() {
             let normal = |token: &str| ids.get(token).copied().filter(|id| types[*id as usize] == NORMAL);
@@ -206,6 +221,10 @@ impl Vocabulary {
 
     /// Appends the tokens of one word: repeatedly the merge of lowest rank, leftmost first. O(n log n).
     fn encode_word(&self, word: &[u8], out: &mut Vec<u32>) {
+        if let Some(id) = self.whole_words.get(word) {
+            out.push(*id);
+            return;
+        }
         let mut symbols: Vec<Symbol> = Vec::with_capacity(word.len());
         for id in word.iter().filter_map(|byte| self.byte_tokens[*byte as usize]) {
             let at = symbols.len();

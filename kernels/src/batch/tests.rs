@@ -9,13 +9,15 @@ use crate::verify::{NO_TOKEN, Verdict, verify};
 
 const OPTIONS: EngineOptions =
     EngineOptions { threads: 2, jobs_max: 3, queue_max: 2, context_tokens_max: 256 };
-const KINDS: [TensorType; 6] = [
+const KINDS: [TensorType; 8] = [
     TensorType::F32,
     TensorType::F16,
     TensorType::Bf16,
     TensorType::Q4_0,
     TensorType::Q4_1,
     TensorType::Q8_0,
+    TensorType::Q4K,
+    TensorType::Q6K,
 ];
 
 fn fastest(kind: TensorType) -> Arc<Model> {
@@ -56,7 +58,7 @@ fn every_type_backend_and_thread_count_gives_the_same_and_verifies() {
     for kind in KINDS {
         for separate_head in [false, true] {
             let synthetic = SyntheticModel { separate_head, ..SyntheticModel::small(kind) };
-            let job = spec(5, 150, 20);
+            let job = spec(5, 90, 12);
             let expected =
                 run(&synthetic.load(Backend::Scalar), EngineOptions { threads: 1, ..OPTIONS }, &job);
             for backend in [Backend::Scalar, Backend::Avx2, Backend::Avx512] {
@@ -75,6 +77,27 @@ fn every_type_backend_and_thread_count_gives_the_same_and_verifies() {
                 let verdict = verify(&model, 2, &job, &ids(&expected.0), &head).unwrap();
                 assert_eq!(verdict, Verdict::Identical { chain_head: head }, "{kind:?} {backend:?}");
             }
+        }
+    }
+}
+
+#[test]
+fn every_architecture_runs_the_same_on_every_backend_and_verifies() {
+    for architecture in ["llama", "qwen2", "qwen3"] {
+        let synthetic = SyntheticModel {
+            architecture,
+            rope_factors: architecture == "llama",
+            head_dim: 32,
+            ..SyntheticModel::small(TensorType::Q8_0)
+        };
+        let job = spec(4, 100, 16);
+        let expected = run(&synthetic.load(Backend::Scalar), EngineOptions { threads: 1, ..OPTIONS }, &job);
+        for backend in [Backend::Avx2, Backend::Avx512].into_iter().filter(|b| b.is_available()) {
+            let model = synthetic.load(backend);
+            assert_eq!(run(&model, OPTIONS, &job), expected, "{architecture} {backend:?}");
+            let head = expected.0.last().unwrap().chain;
+            let verdict = verify(&model, 2, &job, &ids(&expected.0), &head).unwrap();
+            assert_eq!(verdict, Verdict::Identical { chain_head: head });
         }
     }
 }

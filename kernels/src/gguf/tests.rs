@@ -77,7 +77,12 @@ fn counts_lengths_and_offsets_are_bounded() {
     check(entry + 4, &huge, "an extent of");
     check(entry + 4, &32u64.to_le_bytes(), "blk.0.attn_q.weight is 64 x 32, expected 64 x 64");
     check(entry + 12, &(u64::from(u32::MAX)).to_le_bytes(), "ends beyond the file");
-    check(entry + 20, &14u32.to_le_bytes(), "blk.0.attn_q.weight has type 14 (Q6_K)");
+    check(entry + 20, &11u32.to_le_bytes(), "blk.0.attn_q.weight has type 11 (Q3_K)");
+    check(
+        entry + 20,
+        &14u32.to_le_bytes(),
+        "blk.0.attn_q.weight: row of 64 elements is not a multiple of its block",
+    );
     check(entry + 20, &0u32.to_le_bytes(), "overlap");
     check(entry + 24, &1u64.to_le_bytes(), "not aligned to 32");
     check(entry + 24, &(u64::MAX - 31).to_le_bytes(), "ends beyond the file");
@@ -113,6 +118,103 @@ fn contradictions_and_the_unknown_are_named() {
     check(value("tokenizer.ggml.eos_token_id"), &9999u32.to_le_bytes(), "eos_token_id");
     let other = SyntheticModel { architecture: "gemma9", ..SyntheticModel::small(TensorType::F32) }.bytes();
     assert!(load(&other).err().unwrap().to_string().contains("architecture gemma9"));
+}
+
+#[test]
+fn what_an_architecture_needs_must_be_there() {
+    let file =
+        |architecture| SyntheticModel { architecture, ..SyntheticModel::small(TensorType::F32) }.bytes();
+    let refused = |mut bytes: Vec<u8>, old: &[u8], new: &[u8], expected: &str| {
+        let at = find(&bytes, old);
+        bytes[at..at + new.len()].copy_from_slice(new);
+        let message =
+            load(&bytes).err().unwrap_or_else(|| panic!("loaded; expected {expected:?}")).to_string();
+        assert!(message.contains(expected), "{message:?} does not mention {expected:?}");
+    };
+    assert!(load(&file("qwen2")).is_ok() && load(&file("qwen3")).is_ok());
+    refused(
+        file("qwen2"),
+        b"blk.1.attn_q.bias",
+        b"blk.1.attn_x.bias",
+        "tensor blk.1.attn_x.bias: architecture qwen2",
+    );
+    refused(
+        file("qwen3"),
+        b"blk.1.attn_q_norm",
+        b"blk.1.attn_q_nurm",
+        "tensor blk.1.attn_q_nurm.weight: architecture qwen3",
+    );
+    let factors = SyntheticModel { rope_factors: true, ..SyntheticModel::small(TensorType::F32) };
+    for bad in [0.0f32, -1.0, f32::NAN, f32::INFINITY] {
+        let damage = vec![("rope_freqs.weight".to_owned(), 4, bad.to_le_bytes().to_vec())];
+        let message = load(&SyntheticModel { damage, ..factors.clone() }.bytes()).err().unwrap().to_string();
+        assert!(message.contains("rope_freqs.weight holds"), "{message}");
+    }
+}
+
+/// A file costs at most this many times its size, and this many bytes besides (buffers, names of expected tensors).
+const ALLOCATION_FACTOR: usize = 64;
+const ALLOCATION_BASE: usize = 4 << 20;
+
+fn any_file() -> impl Strategy<Value = Vec<u8>> {
+    let kinds = [
+        TensorType::F32,
+        TensorType::Bf16,
+        TensorType::Q4_0,
+        TensorType::Q8_0,
+        TensorType::Q4K,
+        TensorType::Q6K,
+    ];
+    let files = prop::sample::select(kinds.to_vec()).prop_flat_map(|kind| {
+        prop::sample::select(vec!["llama", "qwen2", "qwen3"]).prop_map(move |architecture| {
+            SyntheticModel { architecture, ..SyntheticModel::small(kind) }.bytes()
+        })
+    });
+    files.boxed()
+}
+
+/// What a writer of hostile files would try: extreme integers where counts, lengths, types and offsets stand.
+fn mutate(bytes: &mut Vec<u8>, mutations: &[(u32, u8, u64)]) {
+    for (at, kind, value) in mutations {
+        // Three of four mutations hit the header.
+        let span = if kind % 4 == 0 { bytes.len() } else { bytes.len().min(9_000) };
+        let at = *at as usize % span;
+        let extreme = [0, 1, u64::MAX, u64::MAX - 31, 1 << 32, 1 << 40, u64::from(u32::MAX), *value]
+            [*kind as usize % 8];
+        let width = [1, 4, 8][*kind as usize % 3].min(bytes.len() - at);
+        match kind % 5 {
+            0 => bytes.truncate(at.max(24)),
+            1 => drop(bytes.splice(at..at, extreme.to_le_bytes())),
+            _ => bytes[at..at + width].copy_from_slice(&extreme.to_le_bytes()[..width]),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(600))]
+
+    /// Whatever a file says: a model or an error, never a panic, never more memory than its size allows.
+    #[test]
+    fn hostile_files_never_panic_and_cost_no_more_than_their_size(
+        file in any_file(), mutations in prop::collection::vec((any::<u32>(), any::<u8>(), any::<u64>()), 1..6),
+    ) {
+        let mut bytes = file;
+        mutate(&mut bytes, &mutations);
+        let (_, peak) = crate::allocation::peak_bytes(|| load(&bytes).is_ok());
+        prop_assert!(peak <= ALLOCATION_FACTOR * bytes.len() + ALLOCATION_BASE, "{peak} bytes for a file of {}", bytes.len());
+    }
+}
+
+#[test]
+fn a_claimed_context_or_a_claimed_depth_costs_nothing() {
+    for (context, layers) in [(u32::MAX, 2), (131_072, 2), (256, 1_000)] {
+        let mut bytes = SyntheticModel { context, ..SyntheticModel::small(TensorType::Q8_0) }.bytes();
+        let at = find(&bytes, b"llama.block_count") + 21;
+        bytes[at..at + 4].copy_from_slice(&u32::to_le_bytes(layers));
+        let (loaded, peak) = crate::allocation::peak_bytes(|| load(&bytes).is_ok());
+        assert_eq!(loaded, layers == 2);
+        assert!(peak < ALLOCATION_BASE + 8 * bytes.len(), "{peak}");
+    }
 }
 
 proptest! {

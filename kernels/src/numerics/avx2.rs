@@ -9,9 +9,14 @@
 use super::{Attention, AttentionScratch, Matmul, Numerics, QuantisedRow, scalar, strips};
 use crate::gguf::TensorType;
 use crate::kv::PAGE_POSITIONS;
-use crate::packed::{BLOCK, LANES};
+use crate::packed::{BLOCK, LANES, k_quants};
 use std::arch::x86_64::*;
 use std::ops::Range;
+
+/// Kinds of four-bit weights, as constant parameters.
+pub(super) const Q4_0: u8 = 0;
+pub(super) const Q4_1: u8 = 1;
+pub(super) const Q4_K: u8 = 2;
 
 /// Proof that the processor has AVX2, FMA and F16C.
 pub(crate) struct Avx2(());
@@ -36,6 +41,11 @@ pub(super) fn rms_norm(x: &[f32], gain: &[f32], epsilon: f32, y: &mut [f32]) -> 
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn rope(row: &mut [f32], cos: &[f32], sin: &[f32]) {
     scalar::rope(row, cos, sin);
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn rope_halves(row: &mut [f32], cos: &[f32], sin: &[f32]) {
+    scalar::rope_halves(row, cos, sin);
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -93,6 +103,11 @@ impl Numerics for Avx2 {
         unsafe { rope(row, cos, sin) }
     }
 
+    fn rope_halves(&self, row: &mut [f32], cos: &[f32], sin: &[f32]) {
+        // SAFETY: features detected.
+        unsafe { rope_halves(row, cos, sin) }
+    }
+
     fn to_f16(&self, values: &[f32], out: &mut [u16]) -> bool {
         // SAFETY: features detected.
         unsafe { to_f16(values, out) }
@@ -129,8 +144,10 @@ unsafe fn tile<const T: usize>(task: &Matmul<'_>, token: usize, group: usize) {
         // SAFETY: passed on.
         let totals = unsafe {
             match task.weights.kind() {
-                TensorType::Q4_0 => half_q4::<T, false>(task, token, group, half),
-                TensorType::Q4_1 => half_q4::<T, true>(task, token, group, half),
+                TensorType::Q4_0 => half_q4::<T, Q4_0>(task, token, group, half),
+                TensorType::Q4_1 => half_q4::<T, Q4_1>(task, token, group, half),
+                TensorType::Q4K => half_q4::<T, Q4_K>(task, token, group, half),
+                TensorType::Q6K => half_q6::<T>(task, token, group, half),
                 TensorType::Q8_0 => half_q8::<T>(task, token, group, half),
                 TensorType::F32 | TensorType::F16 | TensorType::Bf16 => {
                     half_float::<T>(task, token, group, half)
@@ -151,7 +168,7 @@ unsafe fn tile<const T: usize>(task: &Matmul<'_>, token: usize, group: usize) {
 
 /// Q4: nibbles are at most 15, so eight products of one lane stay in i16 (16 * 15 * 127 = 30 480).
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn half_q4<const T: usize, const MINIMUM: bool>(
+unsafe fn half_q4<const T: usize, const KIND: u8>(
     task: &Matmul<'_>,
     token: usize,
     group: usize,
@@ -165,7 +182,7 @@ unsafe fn half_q4<const T: usize, const MINIMUM: bool>(
     for strip in strips(block_count) {
         let mut sums = [_mm256_setzero_ps(); T];
         for b in strip {
-            let scale = load_f16(&scales[b * weights.scale_block_bytes() + half * 16..]);
+            let (scale, minimum) = q4_scales::<KIND>(scales, b, half);
             let mut nibbles = [[_mm256_setzero_si256(); 2]; 4];
             for (k, pair) in nibbles.iter_mut().enumerate() {
                 let both = load_bytes(&quants[b * 256 + k * 64 + half * 32..]);
@@ -180,13 +197,12 @@ unsafe fn half_q4<const T: usize, const MINIMUM: bool>(
                     pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(*second, broadcast(words, 4 + k)));
                 }
                 let mut integer = _mm256_madd_epi16(pairs, ones);
-                if !MINIMUM {
+                if KIND == Q4_0 {
                     integer = _mm256_sub_epi32(integer, _mm256_set1_epi32(8 * input.integer_sums[x]));
                 }
                 let d = _mm256_mul_ps(scale, _mm256_set1_ps(input.scales[x]));
                 sums[t] = _mm256_fmadd_ps(d, _mm256_cvtepi32_ps(integer), sums[t]);
-                if MINIMUM {
-                    let minimum = load_f16(&scales[b * 64 + 32 + half * 16..]);
+                if KIND != Q4_0 {
                     sums[t] = _mm256_fmadd_ps(minimum, _mm256_set1_ps(input.sums[x]), sums[t]);
                 }
             }
@@ -196,6 +212,108 @@ unsafe fn half_q4<const T: usize, const MINIMUM: bool>(
         }
     }
     totals
+}
+
+/// d and m of a block for eight rows; for Q4_K both products are exact.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn q4_scales<const KIND: u8>(scales: &[u8], b: usize, half: usize) -> (__m256, __m256) {
+    match KIND {
+        Q4_0 => (load_f16(&scales[b * 32 + half * 16..]), _mm256_setzero_ps()),
+        Q4_1 => (load_f16(&scales[b * 64 + half * 16..]), load_f16(&scales[b * 64 + 32 + half * 16..])),
+        _ => {
+            let whole =
+                &scales[b / k_quants::BLOCKS * k_quants::Q4_SCALE_BYTES..][..k_quants::Q4_SCALE_BYTES];
+            let own = &whole[64 + b % k_quants::BLOCKS * 32..];
+            let scale = _mm256_mul_ps(load_f16(&whole[half * 16..]), load_u8(&own[half * 8..]));
+            let minimum = _mm256_mul_ps(load_f16(&whole[32 + half * 16..]), load_u8(&own[16 + half * 8..]));
+            (scale, _mm256_xor_ps(minimum, _mm256_set1_ps(-0.0)))
+        }
+    }
+}
+
+/// Q6_K: q of 0..=63 stays unsigned; 32 times the activations' sums takes the offset off. Two products of pairs fit i16.
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn half_q6<const T: usize>(task: &Matmul<'_>, token: usize, group: usize, half: usize) -> [__m256; T] {
+    let (weights, input) = (task.weights, task.input);
+    let block_count = weights.block_count();
+    let (quants, scales) = (weights.quants(group), weights.scales(group));
+    let (low, high_bits) = (_mm256_set1_epi8(15), _mm256_set1_epi8(0x30));
+    let mut totals = [_mm256_setzero_ps(); T];
+    for strip in strips(block_count) {
+        let mut sums = [_mm256_setzero_ps(); T];
+        for b in strip {
+            let whole =
+                &scales[b / k_quants::BLOCKS * k_quants::Q6_SCALE_BYTES..][..k_quants::Q6_SCALE_BYTES];
+            let own = &whole[32 + b % k_quants::BLOCKS * 32 + half * 8..];
+            let (scale, first, second) = (load_f16(&whole[half * 16..]), load_i8(own), load_i8(&own[16..]));
+            let block = &quants[b * 384..(b + 1) * 384];
+            let mut q = [_mm256_setzero_si256(); 8];
+            for h in 0..2 {
+                let pairs = load_bytes(&block[k_quants::Q6_HIGH + h * 64 + half * 32..]);
+                let shifted = [
+                    _mm256_slli_epi16::<4>(pairs),
+                    _mm256_slli_epi16::<2>(pairs),
+                    pairs,
+                    _mm256_srli_epi16::<2>(pairs),
+                ];
+                for (k, shifted) in shifted.into_iter().enumerate() {
+                    let both = load_bytes(&block[k * 64 + half * 32..]);
+                    let nibble = if h == 0 { both } else { _mm256_srli_epi16::<4>(both) };
+                    let high = _mm256_and_si256(shifted, high_bits);
+                    q[h * 4 + k] = _mm256_or_si256(_mm256_and_si256(nibble, low), high);
+                }
+            }
+            for t in 0..T {
+                let x = (token + t) * block_count + b;
+                let words = &input.quants[x * BLOCK..(x + 1) * BLOCK];
+                let first_sum: i32 = words[..16].iter().map(|q| i32::from(*q)).sum();
+                let a = dot_q6(&q[..4], words, 0, first_sum);
+                let c = dot_q6(&q[4..], words, 4, input.integer_sums[x] - first_sum);
+                // Every product and the sum are below 2^24: exact.
+                let integer = _mm256_fmadd_ps(second, c, _mm256_mul_ps(first, a));
+                let d = _mm256_mul_ps(scale, _mm256_set1_ps(input.scales[x]));
+                sums[t] = _mm256_fmadd_ps(d, integer, sums[t]);
+            }
+        }
+        for t in 0..T {
+            totals[t] = _mm256_add_ps(totals[t], sums[t]);
+        }
+    }
+    totals
+}
+
+/// Sum of (q - 32) * x over four chunks, as f32; `sum` is that of x.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn dot_q6(q: &[__m256i], words: &[i8], chunk: usize, sum: i32) -> __m256 {
+    let ones = _mm256_set1_epi16(1);
+    let mut integer = _mm256_set1_epi32(-32 * sum);
+    for pair in 0..2 {
+        let k = pair * 2;
+        let products = _mm256_add_epi16(
+            _mm256_maddubs_epi16(q[k], broadcast(words, chunk + k)),
+            _mm256_maddubs_epi16(q[k + 1], broadcast(words, chunk + k + 1)),
+        );
+        integer = _mm256_add_epi32(integer, _mm256_madd_epi16(products, ones));
+    }
+    _mm256_cvtepi32_ps(integer)
+}
+
+/// Eight unsigned bytes as floats.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn load_u8(bytes: &[u8]) -> __m256 {
+    // SAFETY: eight bytes, bounds-checked.
+    _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(unsafe { _mm_loadl_epi64(bytes[..8].as_ptr().cast()) }))
+}
+
+/// Eight signed bytes as floats.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn load_i8(bytes: &[u8]) -> __m256 {
+    // SAFETY: eight bytes, bounds-checked.
+    _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(unsafe { _mm_loadl_epi64(bytes[..8].as_ptr().cast()) }))
 }
 
 /// Q8: |w| * sign(x, w), because unsigned x signed products of full bytes would saturate i16.

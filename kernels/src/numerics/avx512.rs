@@ -7,10 +7,11 @@
     reason = "an index names the token, head or key in several arrays at once"
 )]
 
+use super::avx2::{Q4_0, Q4_1, Q4_K};
 use super::{Attention, AttentionScratch, Matmul, Numerics, QuantisedRow, avx2, scalar, strips};
 use crate::gguf::TensorType;
 use crate::kv::PAGE_POSITIONS;
-use crate::packed::{BLOCK, LANES};
+use crate::packed::{BLOCK, LANES, k_quants};
 use std::arch::x86_64::*;
 use std::ops::Range;
 
@@ -63,6 +64,11 @@ impl Numerics for Avx512 {
     fn rope(&self, row: &mut [f32], cos: &[f32], sin: &[f32]) {
         // SAFETY: features detected.
         unsafe { avx2::rope(row, cos, sin) }
+    }
+
+    fn rope_halves(&self, row: &mut [f32], cos: &[f32], sin: &[f32]) {
+        // SAFETY: features detected.
+        unsafe { avx2::rope_halves(row, cos, sin) }
     }
 
     fn to_f16(&self, values: &[f32], out: &mut [u16]) -> bool {
@@ -119,8 +125,10 @@ unsafe fn tile_of_groups<const T: usize>(task: &Matmul<'_>, token: usize, groups
         // SAFETY: passed on.
         let totals = unsafe {
             match task.weights.kind() {
-                TensorType::Q4_0 => tile_q4::<T, false>(task, token, group),
-                TensorType::Q4_1 => tile_q4::<T, true>(task, token, group),
+                TensorType::Q4_0 => tile_q4::<T, Q4_0>(task, token, group),
+                TensorType::Q4_1 => tile_q4::<T, Q4_1>(task, token, group),
+                TensorType::Q4K => tile_q4::<T, Q4_K>(task, token, group),
+                TensorType::Q6K => tile_q6::<T>(task, token, group),
                 TensorType::Q8_0 => tile_q8::<T>(task, token, group),
                 TensorType::F32 | TensorType::F16 | TensorType::Bf16 => tile_float::<T>(task, token, group),
             }
@@ -135,19 +143,19 @@ unsafe fn tile_of_groups<const T: usize>(task: &Matmul<'_>, token: usize, groups
     T
 }
 
-/// B, Q4_0 and Q4_1: out lane = row; integer dots by VNNI, two chains of four.
+/// B, Q4_0, Q4_1 and Q4_K: out lane = row; integer dots by VNNI, two chains of four.
 ///
 /// # Safety
 /// The features; `token + T <= tokens`; `group` exists.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn tile_q4<const T: usize, const MINIMUM: bool>(
+unsafe fn tile_q4<const T: usize, const KIND: u8>(
     task: &Matmul<'_>,
     token: usize,
     group: usize,
 ) -> [__m512; T] {
     let (weights, input) = (task.weights, task.input);
-    let (block_count, scale_bytes) = (weights.block_count(), weights.scale_block_bytes());
+    let block_count = weights.block_count();
     let (quants, scales) = (weights.quants(group).as_ptr(), weights.scales(group).as_ptr());
     let low = _mm512_set1_epi8(15);
     let mut totals = [_mm512_setzero_ps(); T];
@@ -156,9 +164,9 @@ unsafe fn tile_q4<const T: usize, const MINIMUM: bool>(
         for b in strip {
             // SAFETY: block b of the group's planes and of T activation rows, in bounds by `Matmul::check`.
             unsafe {
-                let (q, s) = (quants.add(b * 256), scales.add(b * scale_bytes));
+                let q = quants.add(b * 256);
                 prefetch::<5>(scales.wrapping_add(b * 320));
-                let scale = _mm512_cvtph_ps(_mm256_load_si256(s.cast()));
+                let (scale, minimum) = q4_scales::<KIND>(scales, b);
                 let mut nibbles = [[_mm512_setzero_si512(); 2]; 4];
                 for (k, pair) in nibbles.iter_mut().enumerate() {
                     let both = _mm512_load_si512(q.add(k * 64).cast());
@@ -168,7 +176,7 @@ unsafe fn tile_q4<const T: usize, const MINIMUM: bool>(
                 for t in 0..T {
                     let x = (token + t) * block_count + b;
                     let words: *const i32 = input.quants.as_ptr().add(x * BLOCK).cast();
-                    let start = if MINIMUM { 0 } else { -8 * *input.integer_sums.get_unchecked(x) };
+                    let start = if KIND != Q4_0 { 0 } else { -8 * *input.integer_sums.get_unchecked(x) };
                     let (mut first, mut second) = (_mm512_set1_epi32(start), _mm512_setzero_si512());
                     for (k, pair) in nibbles.iter().enumerate() {
                         first = _mm512_dpbusd_epi32(
@@ -185,8 +193,7 @@ unsafe fn tile_q4<const T: usize, const MINIMUM: bool>(
                     let integer = _mm512_cvtepi32_ps(_mm512_add_epi32(first, second));
                     let d = _mm512_mul_ps(scale, _mm512_set1_ps(*input.scales.get_unchecked(x)));
                     sums[t] = _mm512_fmadd_ps(d, integer, sums[t]);
-                    if MINIMUM {
-                        let minimum = _mm512_cvtph_ps(_mm256_load_si256(s.add(32).cast()));
+                    if KIND != Q4_0 {
                         sums[t] =
                             _mm512_fmadd_ps(minimum, _mm512_set1_ps(*input.sums.get_unchecked(x)), sums[t]);
                     }
@@ -198,6 +205,126 @@ unsafe fn tile_q4<const T: usize, const MINIMUM: bool>(
         }
     }
     totals
+}
+
+/// d and m of a block for sixteen rows; for Q4_K both products are exact.
+///
+/// # Safety
+/// The features; `b` is a block of the group whose scales these are.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+unsafe fn q4_scales<const KIND: u8>(scales: *const u8, b: usize) -> (__m512, __m512) {
+    // SAFETY: scales of a block that exists, 32-byte lines by the layout (16-byte ones for the bytes of Q4_K).
+    unsafe {
+        let half = |at: *const u8| _mm512_cvtph_ps(_mm256_load_si256(at.cast()));
+        let byte = |at: *const u8| _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_load_si128(at.cast())));
+        match KIND {
+            Q4_0 => (half(scales.add(b * 32)), _mm512_setzero_ps()),
+            Q4_1 => (half(scales.add(b * 64)), half(scales.add(b * 64 + 32))),
+            _ => {
+                let whole = scales.add(b / k_quants::BLOCKS * k_quants::Q4_SCALE_BYTES);
+                let own = whole.add(64 + b % k_quants::BLOCKS * 32);
+                let scale = _mm512_mul_ps(half(whole), byte(own));
+                let minimum = _mm512_mul_ps(half(whole.add(32)), byte(own.add(16)));
+                (scale, _mm512_xor_ps(minimum, _mm512_set1_ps(-0.0)))
+            }
+        }
+    }
+}
+
+/// B, Q6_K: q of 0..=63 stays unsigned; 32 times the activations' sums takes the offset off.
+///
+/// # Safety
+/// The features; `token + T <= tokens`; `group` exists.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+unsafe fn tile_q6<const T: usize>(task: &Matmul<'_>, token: usize, group: usize) -> [__m512; T] {
+    let (weights, input) = (task.weights, task.input);
+    let block_count = weights.block_count();
+    let (quants, scales) = (weights.quants(group).as_ptr(), weights.scales(group).as_ptr());
+    let mut totals = [_mm512_setzero_ps(); T];
+    for strip in strips(block_count) {
+        let mut sums = [_mm512_setzero_ps(); T];
+        for b in strip {
+            // SAFETY: block b of the group's planes and of T activation rows, in bounds by `Matmul::check`.
+            unsafe {
+                prefetch::<7>(scales.wrapping_add(b * 420));
+                let whole = scales.add(b / k_quants::BLOCKS * k_quants::Q6_SCALE_BYTES);
+                let own = whole.add(32 + b % k_quants::BLOCKS * 32);
+                let byte =
+                    |at: *const u8| _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_load_si128(at.cast())));
+                let scale = _mm512_cvtph_ps(_mm256_load_si256(whole.cast()));
+                let (first, second) = (byte(own), byte(own.add(16)));
+                let q = q6_quants(quants.add(b * 384));
+                for t in 0..T {
+                    let x = (token + t) * block_count + b;
+                    let block = input.quants.as_ptr().add(x * BLOCK);
+                    let words: *const i32 = block.cast();
+                    let sixteen = _mm256_cvtepi8_epi16(_mm_loadu_si128(block.cast()));
+                    let first_sum = sum_of_sixteen(sixteen);
+                    let second_sum = *input.integer_sums.get_unchecked(x) - first_sum;
+                    let (mut a, mut c) =
+                        (_mm512_set1_epi32(-32 * first_sum), _mm512_set1_epi32(-32 * second_sum));
+                    for k in 0..4 {
+                        a = _mm512_dpbusd_epi32(a, q[k], _mm512_set1_epi32(words.add(k).read_unaligned()));
+                        c = _mm512_dpbusd_epi32(
+                            c,
+                            q[4 + k],
+                            _mm512_set1_epi32(words.add(4 + k).read_unaligned()),
+                        );
+                    }
+                    // Every product and the sum are below 2^24: exact.
+                    let product = _mm512_mul_ps(first, _mm512_cvtepi32_ps(a));
+                    let integer = _mm512_fmadd_ps(second, _mm512_cvtepi32_ps(c), product);
+                    let d = _mm512_mul_ps(scale, _mm512_set1_ps(*input.scales.get_unchecked(x)));
+                    sums[t] = _mm512_fmadd_ps(d, integer, sums[t]);
+                }
+            }
+        }
+        for t in 0..T {
+            totals[t] = _mm512_add_ps(totals[t], sums[t]);
+        }
+    }
+    totals
+}
+
+/// q of 0..=63 for the eight chunks of a block.
+///
+/// # Safety
+/// The features; 384 bytes on a 64-byte line lie there.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+unsafe fn q6_quants(block: *const u8) -> [__m512i; 8] {
+    let (low, high_bits) = (_mm512_set1_epi8(15), _mm512_set1_epi8(0x30));
+    let mut q = [_mm512_setzero_si512(); 8];
+    for h in 0..2 {
+        // SAFETY: inside the block.
+        let pairs = unsafe { _mm512_load_si512(block.add(k_quants::Q6_HIGH + h * 64).cast()) };
+        let shifted = [
+            _mm512_slli_epi16::<4>(pairs),
+            _mm512_slli_epi16::<2>(pairs),
+            pairs,
+            _mm512_srli_epi16::<2>(pairs),
+        ];
+        for (k, shifted) in shifted.into_iter().enumerate() {
+            // SAFETY: inside the block.
+            let both = unsafe { _mm512_load_si512(block.add(k * 64).cast()) };
+            let nibble = if h == 0 { both } else { _mm512_srli_epi16::<4>(both) };
+            let high = _mm512_and_si512(shifted, high_bits);
+            q[h * 4 + k] = _mm512_or_si512(_mm512_and_si512(nibble, low), high);
+        }
+    }
+    q
+}
+
+/// Sum of sixteen i16.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn sum_of_sixteen(values: __m256i) -> i32 {
+    let pairs = _mm256_madd_epi16(values, _mm256_set1_epi16(1));
+    let four = _mm_add_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256::<1>(pairs));
+    let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0x4e>(four));
+    _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<0xb1>(two)))
 }
 
 /// B, Q8_0: weights are stored with 128 added, which the block sum of the activations takes off again.

@@ -80,6 +80,10 @@ impl Numerics for Scalar {
         rope(row, cos, sin);
     }
 
+    fn rope_halves(&self, row: &mut [f32], cos: &[f32], sin: &[f32]) {
+        rope_halves(row, cos, sin);
+    }
+
     fn to_f16(&self, values: &[f32], out: &mut [u16]) -> bool {
         to_f16(values, out)
     }
@@ -138,6 +142,9 @@ fn block_quantised(task: &Matmul<'_>, row: usize, token: usize, block: usize, su
     let (weights, input) = (task.weights, task.input);
     let x = token * input.width() / BLOCK + block;
     let quants = &input.quants[x * BLOCK..(x + 1) * BLOCK];
+    if weights.kind() == TensorType::Q6K {
+        return block_q6(task, row, block, x, sum);
+    }
     let mut integer = 0i32;
     for (j, q) in quants.iter().enumerate() {
         integer += weights.quant(row, block * BLOCK + j) * i32::from(*q);
@@ -145,12 +152,26 @@ fn block_quantised(task: &Matmul<'_>, row: usize, token: usize, block: usize, su
     let scale = weights.scale(row, block) * input.scales[x];
     match weights.kind() {
         TensorType::Q4_0 => scale.mul_add((integer - 8 * input.integer_sums[x]) as f32, sum),
-        TensorType::Q4_1 => {
+        TensorType::Q4_1 | TensorType::Q4K => {
             let sum = scale.mul_add(integer as f32, sum);
             weights.minimum(row, block).mul_add(input.sums[x], sum)
         }
         _ => scale.mul_add(integer as f32, sum),
     }
+}
+
+/// B, Q6_K: one integer of two scaled halves; `x` is the block of activations.
+fn block_q6(task: &Matmul<'_>, row: usize, block: usize, x: usize, sum: f32) -> f32 {
+    let (weights, input) = (task.weights, task.input);
+    let mut total = 0i32;
+    for half in 0..2 {
+        let columns = half * 16..half * 16 + 16;
+        let integer: i32 = columns
+            .map(|j| weights.quant(row, block * BLOCK + j) * i32::from(input.quants[x * BLOCK + j]))
+            .sum();
+        total += weights.sub_scale(row, block * 2 + half) * integer;
+    }
+    (weights.scale(row, block) * input.scales[x]).mul_add(total as f32, sum)
 }
 
 fn block_float(task: &Matmul<'_>, row: usize, token: usize, block: usize, sum: f32) -> f32 {
@@ -264,6 +285,19 @@ pub(crate) fn rope(row: &mut [f32], cos: &[f32], sin: &[f32]) {
             let (a, b) = (pair[0], pair[1]);
             pair[0] = a.mul_add(*c, -(b * s));
             pair[1] = a.mul_add(*s, b * c);
+        }
+    }
+}
+
+/// D for pairs half a head apart.
+#[inline(always)]
+pub(crate) fn rope_halves(row: &mut [f32], cos: &[f32], sin: &[f32]) {
+    for head in row.chunks_exact_mut(cos.len() * 2) {
+        let (first, second) = head.split_at_mut(cos.len());
+        for (((x, y), c), s) in first.iter_mut().zip(second).zip(cos).zip(sin) {
+            let (a, b) = (*x, *y);
+            *x = a.mul_add(*c, -(b * s));
+            *y = a.mul_add(*s, b * c);
         }
     }
 }

@@ -4,19 +4,22 @@
 use super::*;
 use crate::gguf::TensorType;
 use crate::kv::{KvCache, KvShape};
-use crate::packed::{f16_from_f32, f32_from_f16};
+use crate::naive::naive_element;
+use crate::packed::f16_from_f32;
 use crate::rope::RopeTable;
 use proptest::prelude::*;
 use std::fmt::Write as _;
 use std::path::Path;
 
-const KINDS: [TensorType; 6] = [
+const KINDS: [TensorType; 8] = [
     TensorType::F32,
     TensorType::F16,
     TensorType::Bf16,
     TensorType::Q4_0,
     TensorType::Q4_1,
     TensorType::Q8_0,
+    TensorType::Q4K,
+    TensorType::Q6K,
 ];
 
 fn backends() -> Vec<Backend> {
@@ -72,6 +75,15 @@ impl Random {
                         (0..if kind == TensorType::Q8_0 { 32 } else { 16 }).map(|_| self.next() as u8),
                     );
                 }
+                TensorType::Q4K => {
+                    raw.extend(f16_from_f32(value * 0.002).to_le_bytes());
+                    raw.extend(f16_from_f32(self.unit() * 0.01).to_le_bytes());
+                    raw.extend((0..140).map(|_| self.next() as u8));
+                }
+                TensorType::Q6K => {
+                    raw.extend((0..208).map(|_| self.next() as u8));
+                    raw.extend(f16_from_f32(value * 0.0005).to_le_bytes());
+                }
             }
         }
         raw
@@ -114,24 +126,6 @@ fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|v| v.to_bits()).collect()
 }
 
-/// The value of an element straight from the file format.
-fn naive_element(kind: TensorType, raw: &[u8], column: usize) -> f64 {
-    let half = |at: usize| f64::from(f32_from_f16(u16::from_le_bytes([raw[at], raw[at + 1]])));
-    let block = column / 32 * kind.block_bytes();
-    let nibble = |start: usize| {
-        let byte = raw[start + column % 16];
-        f64::from(if column % 32 < 16 { byte & 15 } else { byte >> 4 })
-    };
-    match kind {
-        TensorType::F32 => f32::from_le_bytes(raw[column * 4..column * 4 + 4].try_into().unwrap()).into(),
-        TensorType::F16 => half(column * 2),
-        TensorType::Bf16 => f32::from_le_bytes([0, 0, raw[column * 2], raw[column * 2 + 1]]).into(),
-        TensorType::Q4_0 => half(block) * (nibble(block + 2) - 8.0),
-        TensorType::Q4_1 => half(block) * nibble(block + 4) + half(block + 2),
-        TensorType::Q8_0 => half(block) * f64::from(raw[block + 2 + column % 32] as i8),
-    }
-}
-
 fn filled_cache(random: &mut Random, shape: KvShape, positions: usize) -> KvCache {
     let mut cache = KvCache::new(shape);
     cache.grow(positions, &mut Vec::new());
@@ -153,10 +147,11 @@ proptest! {
 
     #[test]
     fn matmul_is_the_same_on_every_backend(
-        seed in 1u64.., kind in 0usize..6, blocks in prop::sample::select(vec![1usize, 2, 7, 8, 9, 18, 48]), rows in 1usize..70,
+        seed in 1u64.., kind in 0usize..8, blocks in prop::sample::select(vec![1usize, 2, 7, 8, 9, 18, 48]), rows in 1usize..70,
         tokens in 1usize..20,
     ) {
-        let (mut random, kind, columns) = (Random(seed), KINDS[kind], blocks * 32);
+        let (mut random, kind) = (Random(seed), KINDS[kind]);
+        let columns = blocks * kind.block_elements().max(32);
         let raw: Vec<Vec<u8>> = (0..rows).map(|_| random.row(kind, columns)).collect();
         let weights = packed(kind, &raw, columns);
         let values: Vec<f32> = (0..tokens * columns).map(|_| random.wild()).collect();
@@ -172,8 +167,9 @@ proptest! {
     }
 
     #[test]
-    fn reference_matmul_is_close_to_the_file_format(seed in 1u64.., kind in 0usize..6, blocks in 1usize..20, rows in 1usize..40) {
-        let (mut random, kind, columns) = (Random(seed), KINDS[kind], blocks * 32);
+    fn reference_matmul_is_close_to_the_file_format(seed in 1u64.., kind in 0usize..8, blocks in 1usize..20, rows in 1usize..40) {
+        let (mut random, kind) = (Random(seed), KINDS[kind]);
+        let columns = blocks * kind.block_elements().max(32);
         let raw: Vec<Vec<u8>> = (0..rows).map(|_| random.row(kind, columns)).collect();
         let values = random.values(columns);
         let input = activations(&scalar::Scalar, &values, columns);
@@ -195,7 +191,7 @@ proptest! {
             x[seed as usize % width] = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY][poison];
         }
         let (gain, up) = (random.values(width), random.values(width));
-        let table = RopeTable::new(3, 32, 10_000.0);
+        let table = RopeTable::new(3, 32, 10_000.0, None);
         let outcome = |numerics: &dyn Numerics| {
             let mut input = Activations::new(1, width);
             let mut finite = Vec::new();
@@ -208,6 +204,7 @@ proptest! {
 
             let (mut rotated, mut gated, mut sum) = (x.clone(), x.clone(), x.clone());
             numerics.rope(&mut rotated, table.at(2).0, table.at(2).1);
+            numerics.rope_halves(&mut rotated, table.at(1).0, table.at(1).1);
             numerics.silu_multiply(&mut gated, &up);
             numerics.add(&mut sum, &up);
             let (mut halves, mut weights) = (vec![0; width], vec![0; width]);
@@ -333,7 +330,7 @@ fn line(
 fn golden_matmul_and_quantise() {
     for kind in KINDS {
         golden(&format!("matmul_{kind:?}").to_lowercase(), |numerics| {
-            let (rows, columns, tokens) = (5, 9 * 32, 2);
+            let (rows, columns, tokens) = (5, if kind.is_k_quant() { 512 } else { 9 * 32 }, 2);
             let mut random = Random(31);
             let raw: Vec<Vec<u8>> = (0..rows).map(|_| random.row(kind, columns)).collect();
             let values = random.values(columns * tokens);
@@ -366,7 +363,7 @@ fn golden_rows() {
         text
     });
     golden("rope", |numerics| {
-        let table = RopeTable::new(8192, 64, 100_000.0);
+        let table = RopeTable::new(8192, 64, 100_000.0, None);
         let mut text = "# D, head_dim 64, base 100000\n".to_owned();
         let all: Vec<u8> = (0..8192)
             .flat_map(|p| [table.at(p).0, table.at(p).1].concat())
@@ -383,6 +380,25 @@ fn golden_rows() {
             let mut row = Random(33).values(64);
             line(&mut text, &format!("position {position} in f32"), bits(&row), 8);
             numerics.rope(&mut row, cos, sin);
+            line(&mut text, "out f32", bits(&row), 8);
+        }
+        text
+    });
+    golden("rope_halves", |numerics| {
+        let mut random = Random(36);
+        let factors: Vec<f32> =
+            (0..32).map(|i| if i < 12 { 1.0 } else { 4.5 + 3.5 * random.unit() }).collect();
+        let table = RopeTable::new(512, 64, 500_000.0, Some(&factors));
+        let mut text =
+            "# D, pairs (i, i+32), head_dim 64, base 500000, divisors of the frequencies\n".to_owned();
+        line(&mut text, "divisors f32", bits(&factors), 8);
+        for position in [1, 300] {
+            let (cos, sin) = table.at(position);
+            let mut row = random.values(64);
+            line(&mut text, &format!("position {position} cos f32"), bits(cos), 8);
+            line(&mut text, "sin f32", bits(sin), 8);
+            line(&mut text, "in f32", bits(&row), 8);
+            numerics.rope_halves(&mut row, cos, sin);
             line(&mut text, "out f32", bits(&row), 8);
         }
         text
