@@ -1,6 +1,7 @@
 //! The verbs. One file a command: its arguments, its help, its call.
 
 pub mod audit;
+mod exit;
 pub mod export;
 mod ledger;
 pub mod log_source;
@@ -30,6 +31,9 @@ pub enum Command {
     /// Fetch, verify and replay the log without trusting anybody.
     #[command(subcommand)]
     Audit(audit::Audit),
+    /// Take money out with nothing but a wallet and a node, also when the network is gone.
+    #[command(subcommand)]
+    Exit(exit::Exit),
 }
 
 /// Runs one.
@@ -41,5 +45,6 @@ pub fn run(command: Command, output: Output) -> anyhow::Result<ExitCode> {
         Command::Ledger(ledger) => ledger.run(output),
         Command::Export(export) => export.run(output),
         Command::Audit(audit) => audit.run(output),
+        Command::Exit(exit) => exit.run(output),
     }
 }
