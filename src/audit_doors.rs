@@ -145,7 +145,9 @@ fn fact(fact: Fact) -> Option<ChainFact> {
         | Fact::SettlerAppointed { .. }
         | Fact::RootPosted { .. }
         | Fact::RootDisabled { .. }
-        | Fact::PayeeSet { .. } => return None,
+        | Fact::PayeeSet { .. }
+        | Fact::SurplusAttributed { .. }
+        | Fact::Economy(_) => return None,
     })
 }
 

@@ -2,6 +2,7 @@
 
 pub mod audit;
 mod bench;
+mod exit;
 pub mod export;
 mod ledger;
 pub mod log_source;
@@ -34,6 +35,9 @@ pub enum Command {
     /// Measure beside the limit of this machine, or beside a peer.
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Take money out with nothing but a wallet and a node, also when the network is gone.
+    #[command(subcommand)]
+    Exit(exit::Exit),
 }
 
 /// Runs one.
@@ -46,5 +50,6 @@ pub fn run(command: Command, output: Output) -> anyhow::Result<ExitCode> {
         Command::Export(export) => export.run(output),
         Command::Audit(audit) => audit.run(output),
         Command::Bench(bench) => bench.run(output),
+        Command::Exit(exit) => exit.run(output),
     }
 }

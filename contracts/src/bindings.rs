@@ -37,6 +37,60 @@ pub mod token {
     );
 }
 
+/// The development stand-in for USDC: permit and EIP-3009.
+pub mod dollar {
+    alloy::sol!(
+        #[sol(rpc, all_derives)]
+        DollarToken,
+        "artefacts/DollarToken.json"
+    );
+}
+
+/// Stake, votes by time.
+pub mod stake {
+    alloy::sol!(
+        #[sol(rpc, all_derives)]
+        StakeRegistry,
+        "artefacts/StakeRegistry.json"
+    );
+}
+
+/// Stakers' votes.
+pub mod governor {
+    alloy::sol!(
+        #[sol(rpc, all_derives)]
+        NetworkGovernor,
+        "artefacts/NetworkGovernor.json"
+    );
+}
+
+/// The parameter that votes change.
+pub mod bounds {
+    alloy::sol!(
+        #[sol(rpc, all_derives)]
+        AllotmentBounds,
+        "artefacts/AllotmentBounds.json"
+    );
+}
+
+/// The allotment's reserve.
+pub mod treasury {
+    alloy::sol!(
+        #[sol(rpc, all_derives)]
+        Treasury,
+        "artefacts/Treasury.json"
+    );
+}
+
+/// The price list and its sales.
+pub mod packages {
+    alloy::sol!(
+        #[sol(rpc, all_derives)]
+        Packages,
+        "artefacts/Packages.json"
+    );
+}
+
 /// What is signed off-chain (EIP-712), and the one call of a contract wallet.
 pub mod signed {
     alloy::sol! {

@@ -19,7 +19,7 @@ use alloy::transports::http::{Http, reqwest};
 use alloy::transports::{RpcError, TransportError};
 use serde::{Deserialize, Serialize};
 
-use crate::bindings::{anchor, payouts, token, vault};
+use crate::bindings::{anchor, bounds, dollar, governor, packages, payouts, stake, token, treasury, vault};
 use crate::error::ChainError;
 use crate::fixed_bytes::{Address20, Hash32};
 use crate::key::EvmKey;
@@ -109,12 +109,37 @@ impl Chain {
         let (client, endpoint) = client(&config)?;
         let provider = ProviderBuilder::new().disable_recommended_fillers().connect_client(client).erased();
         let chain = Self { inner: Arc::new(Inner { config, endpoint, provider, senders: Mutex::default() }) };
-        let got = chain.provider().get_chain_id().await.map_err(|error| chain.rpc("eth_chainId", error))?;
-        let expected = chain.config().chain_id;
-        if got != expected {
-            return Err(ChainError::WrongChain { endpoint: chain.inner.endpoint.clone(), expected, got });
-        }
+        chain.require_chain().await?;
         Ok(chain)
+    }
+
+    /// Connects to whatever chain a node serves: for somebody who has an address and nothing else.
+    pub async fn discover(rpc_url: &str, poll_interval_ms: u64) -> Result<Self, ChainError> {
+        let config = |chain_id| ChainConfig {
+            rpc_url: rpc_url.to_string(),
+            chain_id,
+            confirmations: 0,
+            poll_interval_ms,
+        };
+        let (client, endpoint) = client(&config(0))?;
+        let provider = ProviderBuilder::new().disable_recommended_fillers().connect_client(client).erased();
+        let asking = Inner { config: config(0), endpoint, provider, senders: Mutex::default() };
+        let asking = Self { inner: Arc::new(asking) };
+        Self::connect(config(asking.served_chain_id().await?)).await
+    }
+
+    /// The chain id that the node serves now: it may be another than at the start.
+    pub(crate) async fn served_chain_id(&self) -> Result<u64, ChainError> {
+        self.provider().get_chain_id().await.map_err(|error| self.rpc("eth_chainId", error))
+    }
+
+    /// An error when the node serves another chain than configured.
+    pub(crate) async fn require_chain(&self) -> Result<(), ChainError> {
+        let (expected, got) = (self.config().chain_id, self.served_chain_id().await?);
+        if got != expected {
+            return Err(ChainError::WrongChain { endpoint: self.inner.endpoint.clone(), expected, got });
+        }
+        Ok(())
     }
 
     /// The configuration it was made with.
@@ -318,22 +343,29 @@ fn is_execution_failure(message: &str) -> bool {
 
 /// A contract's error in words: its name with its values.
 fn revert_reason(data: &[u8]) -> String {
-    if let Ok(error) = vault::CreditVault::CreditVaultErrors::abi_decode(data) {
-        return format!("{error:?}");
-    }
-    if let Ok(error) = payouts::OperatorPayouts::OperatorPayoutsErrors::abi_decode(data) {
-        return format!("{error:?}");
-    }
-    if let Ok(error) = token::FoilToken::FoilTokenErrors::abi_decode(data) {
-        return format!("{error:?}");
-    }
-    if let Ok(error) = anchor::CheckpointAnchor::CheckpointAnchorErrors::abi_decode(data) {
-        return format!("{error:?}");
+    let known = [
+        |data: &[u8]| words(vault::CreditVault::CreditVaultErrors::abi_decode(data)),
+        |data: &[u8]| words(payouts::OperatorPayouts::OperatorPayoutsErrors::abi_decode(data)),
+        |data: &[u8]| words(anchor::CheckpointAnchor::CheckpointAnchorErrors::abi_decode(data)),
+        |data: &[u8]| words(stake::StakeRegistry::StakeRegistryErrors::abi_decode(data)),
+        |data: &[u8]| words(treasury::Treasury::TreasuryErrors::abi_decode(data)),
+        |data: &[u8]| words(packages::Packages::PackagesErrors::abi_decode(data)),
+        |data: &[u8]| words(bounds::AllotmentBounds::AllotmentBoundsErrors::abi_decode(data)),
+        |data: &[u8]| words(governor::NetworkGovernor::NetworkGovernorErrors::abi_decode(data)),
+        |data: &[u8]| words(dollar::DollarToken::DollarTokenErrors::abi_decode(data)),
+        |data: &[u8]| words(token::FoilToken::FoilTokenErrors::abi_decode(data)),
+    ];
+    if let Some(reason) = known.iter().find_map(|decode| decode(data)) {
+        return reason;
     }
     match Revert::abi_decode(data) {
         Ok(text) => text.reason,
         Err(_) => format!("unknown error {}", Bytes::copy_from_slice(data)),
     }
+}
+
+fn words<E: std::fmt::Debug>(error: Result<E, alloy::sol_types::Error>) -> Option<String> {
+    error.ok().map(|error| format!("{error:?}"))
 }
 
 fn client(config: &ChainConfig) -> Result<(RpcClient, String), ChainError> {

@@ -62,6 +62,7 @@ pub async fn deploy(chain: &Chain, options: &DeployOptions) -> Result<Manifest, 
             payouts: Hash32::ZERO,
             anchor: Hash32::ZERO,
         },
+        economy: None,
     };
     manifest.code_hashes = read_code_hashes(chain, &manifest).await?;
     manifest.verify(chain).await?;
@@ -80,7 +81,7 @@ fn vault_code(token: Address20, options: &DeployOptions) -> Vec<u8> {
     [CreditVault::BYTECODE.to_vec(), arguments.abi_encode()].concat()
 }
 
-async fn create(
+pub(crate) async fn create(
     chain: &Chain,
     deployer: &EvmKey,
     name: &'static str,

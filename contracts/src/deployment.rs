@@ -249,13 +249,7 @@ impl Deployment {
 
     /// Claims an operator's cumulative earnings against an epoch's root; anybody's key may send it.
     pub async fn claim(&self, key: &EvmKey, claim: &Claim) -> Result<Mined, ChainError> {
-        let call = OperatorPayouts::claimCall {
-            epoch: claim.epoch,
-            operator: claim.operator.into(),
-            cumulative: U256::from(claim.cumulative_units),
-            proof: claim.proof.iter().map(|hash| (*hash).into()).collect(),
-        };
-        self.send(key, "claim", self.manifest.payouts, call).await
+        self.send(key, "claim", self.manifest.payouts, claim.call()).await
     }
 
     /// Chooses where the key's operator is paid.
@@ -320,6 +314,17 @@ pub struct Claim {
     pub cumulative_units: u64,
     /// From its leaf to the root.
     pub proof: Vec<Hash32>,
+}
+
+impl Claim {
+    pub(crate) fn call(&self) -> OperatorPayouts::claimCall {
+        OperatorPayouts::claimCall {
+            epoch: self.epoch,
+            operator: self.operator.into(),
+            cumulative: U256::from(self.cumulative_units),
+            proof: self.proof.iter().map(|hash| (*hash).into()).collect(),
+        }
+    }
 }
 
 pub(crate) async fn read_account(

@@ -17,6 +17,48 @@ pub enum ChainError {
         /// What came.
         cause: String,
     },
+    /// Too few nodes gave the same answer.
+    #[error(
+        "{what}: {agreed} of {reader_count} nodes agree, {quorum} must; {trouble}; if it stays, look at the nodes one by one"
+    )]
+    NoQuorum {
+        /// What was asked.
+        what: &'static str,
+        /// How many gave the most frequent answer.
+        agreed: usize,
+        /// How many must.
+        quorum: usize,
+        /// How many were asked.
+        reader_count: usize,
+        /// The last failure, if any.
+        trouble: String,
+    },
+    /// A quorum that cannot be had, or that two answers could both have.
+    #[error(
+        "a quorum of {quorum} among {reader_count} nodes: choose more than half of them, 16 nodes at most"
+    )]
+    BadQuorum {
+        /// How many must agree.
+        quorum: usize,
+        /// How many there are.
+        reader_count: usize,
+    },
+    /// A confirmation policy whose steps do not rise.
+    #[error(
+        "a confirmation policy of {step_count} steps: at most 16, rising in both amount and confirmations"
+    )]
+    BadPolicy {
+        /// How many steps.
+        step_count: usize,
+    },
+    /// A payment by x402 that is not what was asked for.
+    #[error("the payment is not accepted ({reason}): {cause}")]
+    BadPayment {
+        /// A stable word for the client.
+        reason: &'static str,
+        /// What was expected, what came.
+        cause: String,
+    },
     /// The node serves another chain than configured.
     #[error("expected chain id {expected}, the node at {endpoint} serves {got}; correct rpc_url or chain_id")]
     WrongChain {
@@ -186,6 +228,10 @@ impl ChainError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Rpc { .. } => "chain_rpc",
+            Self::NoQuorum { .. } => "chain_no_quorum",
+            Self::BadQuorum { .. } => "chain_bad_quorum",
+            Self::BadPolicy { .. } => "chain_bad_policy",
+            Self::BadPayment { .. } => "chain_bad_payment",
             Self::WrongChain { .. } => "chain_wrong_chain",
             Self::WrongHistory { .. } => "chain_wrong_history",
             Self::ForeignCode { .. } => "chain_foreign_code",
@@ -208,7 +254,10 @@ impl ChainError {
 
     /// Whether the same call may succeed later without anybody changing anything.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Rpc { .. } | Self::NodeBehind { .. } | Self::NotMined { .. })
+        matches!(
+            self,
+            Self::Rpc { .. } | Self::NoQuorum { .. } | Self::NodeBehind { .. } | Self::NotMined { .. }
+        )
     }
 
     pub(crate) fn file(path: &std::path::Path, cause: impl ToString) -> Self {

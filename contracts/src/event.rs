@@ -10,6 +10,11 @@ use crate::bindings::payouts::OperatorPayouts::OperatorPayoutsEvents;
 use crate::bindings::vault::CreditVault::{CreditVaultEvents, settleCall};
 use crate::fixed_bytes::{Address20, Hash32};
 
+mod economy;
+
+pub(crate) use economy::EconomyEmitter;
+pub use economy::EconomyFact;
+
 /// Bytes of one record in a settlement: account (20), cumulative charge (8, big-endian).
 pub(crate) const RECORD_BYTES: usize = 28;
 
@@ -178,6 +183,15 @@ pub enum ChainFact {
         /// Units paid in all.
         cumulative: u64,
     },
+    /// Tokens that came past the vault by an account's authorisation were credited; a `Deposited` stands beside it.
+    SurplusAttributed {
+        /// The account.
+        account: Address20,
+        /// The authorisation's nonce.
+        nonce: Hash32,
+        /// How much.
+        units: u64,
+    },
     /// An operator chose where it is paid.
     PayeeSet {
         /// The operator.
@@ -196,6 +210,33 @@ pub enum ChainFact {
         /// The tree head.
         root: Hash32,
     },
+    /// Something on the contracts of stake, votes, treasury and packages.
+    Economy(EconomyFact),
+}
+
+impl ChainFact {
+    /// The vault's account that a fact is about, if it is about one.
+    pub fn account(&self) -> Option<Address20> {
+        match self {
+            Self::Deposited { account, .. }
+            | Self::Authorised { account, .. }
+            | Self::Charged { account, .. }
+            | Self::Shortfall { account, .. }
+            | Self::Withdrawn { account, .. }
+            | Self::ExitRequested { account, .. }
+            | Self::ExitCancelled { account }
+            | Self::ExitFinalized { account, .. }
+            | Self::SurplusAttributed { account, .. } => Some(*account),
+            Self::Settled { .. }
+            | Self::SettlerAppointed { .. }
+            | Self::RootPosted { .. }
+            | Self::RootDisabled { .. }
+            | Self::Claimed { .. }
+            | Self::PayeeSet { .. }
+            | Self::Anchored { .. }
+            | Self::Economy(_) => None,
+        }
+    }
 }
 
 /// Which of our contracts logged something.
@@ -204,6 +245,7 @@ pub(crate) enum Emitter {
     Vault,
     Payouts,
     Anchor,
+    Economy(EconomyEmitter),
 }
 
 /// One record of a settlement.
@@ -222,6 +264,10 @@ pub(crate) fn decode(emitter: Emitter, log: &LogData) -> Result<Option<ChainFact
         Emitter::Vault => CreditVaultEvents::decode_raw_log(topics, data).map(vault_fact),
         Emitter::Payouts => OperatorPayoutsEvents::decode_raw_log(topics, data).map(payouts_fact),
         Emitter::Anchor => CheckpointAnchorEvents::decode_raw_log(topics, data).map(anchor_fact),
+        Emitter::Economy(emitter) => {
+            let fact = economy::decode(emitter, topics, data);
+            fact.map(|fact| fact.map(|fact| fact.map(ChainFact::Economy)))
+        }
     }
     .map_err(|error| error.to_string())?
     .transpose()
@@ -230,7 +276,7 @@ pub(crate) fn decode(emitter: Emitter, log: &LogData) -> Result<Option<ChainFact
 type Fact = Option<Result<ChainFact, String>>;
 
 /// Units above u64 cannot come from our contracts: the vault's balances are u64.
-fn units(amount: alloy::primitives::U256) -> Result<u64, String> {
+pub(crate) fn units(amount: alloy::primitives::U256) -> Result<u64, String> {
     u64::try_from(amount).map_err(|_| format!("{amount} units are more than the vault can hold"))
 }
 
@@ -276,6 +322,12 @@ fn vault_fact(event: CreditVaultEvents) -> Fact {
         E::ExitCancelled(e) => ChainFact::ExitCancelled { account: account(e.account) },
         E::ExitFinalized(e) => match units(e.units) {
             Ok(units) => ChainFact::ExitFinalized { account: account(e.account), to: e.to.into(), units },
+            Err(error) => return Some(Err(error)),
+        },
+        E::SurplusAttributed(e) => match units(e.units) {
+            Ok(units) => {
+                ChainFact::SurplusAttributed { account: account(e.account), nonce: e.nonce.into(), units }
+            }
             Err(error) => return Some(Err(error)),
         },
         E::SettlerAppointed(e) => ChainFact::SettlerAppointed { settler: e.settler.into() },

@@ -6,7 +6,7 @@ use alloy::sol_types::SolCall;
 
 use crate::bindings::vault::CreditVault;
 use crate::chain::{Call, Chain, Mined, mined};
-use crate::deployment::{VaultAccount, read_account};
+use crate::deployment::{Claim, VaultAccount, read_account};
 use crate::error::ChainError;
 use crate::fixed_bytes::Address20;
 use crate::key::EvmKey;
@@ -17,6 +17,9 @@ use crate::manifest::{Artefact, read_wiring, require_artefact};
 pub struct Exit {
     chain: Chain,
     vault: Address20,
+    payouts: Address20,
+    token: Address20,
+    unit_base_units: u128,
     delay_s: u32,
 }
 
@@ -49,8 +52,25 @@ impl Exit {
     /// Checks that the address is a vault of this release: nobody should sign for another contract.
     pub async fn open(chain: Chain, vault: Address20) -> Result<Self, ChainError> {
         require_artefact(&chain, Artefact::Vault, vault).await?;
-        let delay_s = read_wiring(&chain, vault).await?.exit_delay_s;
-        Ok(Self { chain, vault, delay_s })
+        let wiring = read_wiring(&chain, vault).await?;
+        Ok(Self {
+            chain,
+            vault,
+            payouts: wiring.payouts,
+            token: wiring.token,
+            unit_base_units: wiring.unit_base_units,
+            delay_s: wiring.exit_delay_s,
+        })
+    }
+
+    /// The token that is paid out.
+    pub fn token(&self) -> Address20 {
+        self.token
+    }
+
+    /// Token base units in one vault unit.
+    pub fn unit_base_units(&self) -> u128 {
+        self.unit_base_units
     }
 
     /// Seconds between an exit's request and its payment.
@@ -75,21 +95,33 @@ impl Exit {
 
     /// Asks to leave. Asking again does not move the date.
     pub async fn request(&self, key: &EvmKey) -> Result<Mined, ChainError> {
-        self.send(key, "requestExit", CreditVault::requestExitCall {}).await
+        self.send(key, self.vault, "requestExit", CreditVault::requestExitCall {}).await
     }
 
     /// Takes the request back.
     pub async fn cancel(&self, key: &EvmKey) -> Result<Mined, ChainError> {
-        self.send(key, "cancelExit", CreditVault::cancelExitCall {}).await
+        self.send(key, self.vault, "cancelExit", CreditVault::cancelExitCall {}).await
     }
 
     /// Takes everything out, once the delay has passed.
     pub async fn finalize(&self, key: &EvmKey, to: Address20) -> Result<Mined, ChainError> {
-        self.send(key, "finalizeExit", CreditVault::finalizeExitCall { to: to.into() }).await
+        self.send(key, self.vault, "finalizeExit", CreditVault::finalizeExitCall { to: to.into() }).await
     }
 
-    async fn send(&self, key: &EvmKey, name: &'static str, call: impl SolCall) -> Result<Mined, ChainError> {
-        let call = Call { name, to: TxKind::Call(self.vault.into()), input: Bytes::from(call.abi_encode()) };
+    /// Claims an operator's earnings against a settlement's root; anybody's key may send it, the operator is paid.
+    pub async fn claim(&self, key: &EvmKey, claim: &Claim) -> Result<Mined, ChainError> {
+        require_artefact(&self.chain, Artefact::Payouts, self.payouts).await?;
+        self.send(key, self.payouts, "claim", claim.call()).await
+    }
+
+    async fn send(
+        &self,
+        key: &EvmKey,
+        to: Address20,
+        name: &'static str,
+        call: impl SolCall,
+    ) -> Result<Mined, ChainError> {
+        let call = Call { name, to: TxKind::Call(to.into()), input: Bytes::from(call.abi_encode()) };
         mined(name, &self.chain.send(key, call).await?)
     }
 }

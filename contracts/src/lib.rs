@@ -15,6 +15,7 @@ pub mod deploy;
 pub mod deployment;
 pub mod dev;
 mod durable;
+pub mod economy;
 pub mod error;
 pub mod event;
 pub mod exit;
@@ -23,6 +24,7 @@ pub mod key;
 pub mod manifest;
 pub mod merkle;
 pub mod mirror;
+pub mod quorum;
 pub mod reader;
 pub mod reconcile;
 pub mod requests;
@@ -37,16 +39,22 @@ pub use deploy::{DeployOptions, deploy};
 pub use deployment::{
     Claim, Deployment, OperatorClaims, PayoutRoot, PotState, PreviewedAccount, SettlePreview, VaultAccount,
 };
+pub use economy::{
+    Economy, EconomyManifest, EconomyOptions, EligibleStakes, PackageTerms, Placed, deploy_economy,
+};
 pub use error::ChainError;
-pub use event::{ChainEvent, ChainFact, EventKey, Origin, Record};
+pub use event::{ChainEvent, ChainFact, EconomyFact, EventKey, Origin, Record};
 pub use exit::{Exit, ExitStage, ExitStatus};
 pub use fixed_bytes::{Address20, Hash32};
 pub use key::EvmKey;
 pub use manifest::{CodeHashes, Manifest};
 pub use merkle::{MerkleTree, payout_leaf, payout_tree, verify_proof};
+pub use quorum::QuorumReader;
 pub use reader::ChainReader;
 pub use reconcile::Holdings;
 pub use requests::{RequestScope, ServedRequest, commitment};
 pub use settler::{Payout, Settlement, SettlementPlan, Settler, SettlerOptions};
 pub use vouchers::{SignedAuthorisation, SignedVoucher, SpendAuthorisation, VaultDomain, WithdrawalVoucher};
-pub use watcher::{BlockMark, Halt, PendingDeposit, Poll, Watcher, WatcherState};
+pub use watcher::{
+    BlockMark, ConfirmationPolicy, ConfirmationStep, Halt, PendingDeposit, Poll, Watcher, WatcherState,
+};

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bindings::{payouts::OperatorPayouts, token::FoilToken, vault::CreditVault};
 use crate::chain::Chain;
+use crate::economy::EconomyManifest;
 use crate::error::ChainError;
 use crate::fixed_bytes::{Address20, Hash32};
 
@@ -42,6 +43,9 @@ pub struct Manifest {
     pub root_delay_s: u32,
     /// keccak256 of the code at each address.
     pub code_hashes: CodeHashes,
+    /// Stake, votes, treasury and packages, in a network that has them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub economy: Option<EconomyManifest>,
 }
 
 /// keccak256 of the code at each of the manifest's addresses.
@@ -97,7 +101,11 @@ impl Manifest {
                 return Err(ChainError::ForeignCode { contract, address, found });
             }
         }
-        self.verify_wiring(chain).await
+        self.verify_wiring(chain).await?;
+        match &self.economy {
+            Some(economy) => economy.verify(chain, self).await,
+            None => Ok(()),
+        }
     }
 
     async fn verify_history(&self, chain: &Chain) -> Result<(), ChainError> {
@@ -169,7 +177,11 @@ pub(crate) async fn read_code_hashes(chain: &Chain, manifest: &Manifest) -> Resu
     })
 }
 
-fn require_equal<T: PartialEq + ToString>(what: &'static str, expected: T, got: T) -> Result<(), ChainError> {
+pub(crate) fn require_equal<T: PartialEq + ToString>(
+    what: &'static str,
+    expected: T,
+    got: T,
+) -> Result<(), ChainError> {
     if expected == got {
         return Ok(());
     }
@@ -182,6 +194,11 @@ pub(crate) enum Artefact {
     Vault,
     Payouts,
     Anchor,
+    Stake,
+    Governor,
+    Bounds,
+    Treasury,
+    Packages,
 }
 
 #[derive(Deserialize)]
@@ -198,11 +215,16 @@ struct ImmutablePlace {
 }
 
 impl Artefact {
-    fn contract(self) -> &'static str {
+    pub(crate) fn contract(self) -> &'static str {
         match self {
             Self::Vault => "CreditVault",
             Self::Payouts => "OperatorPayouts",
             Self::Anchor => "CheckpointAnchor",
+            Self::Stake => "StakeRegistry",
+            Self::Governor => "NetworkGovernor",
+            Self::Bounds => "AllotmentBounds",
+            Self::Treasury => "Treasury",
+            Self::Packages => "Packages",
         }
     }
 
@@ -211,6 +233,11 @@ impl Artefact {
             Self::Vault => include_str!("../artefacts/CreditVault.json"),
             Self::Payouts => include_str!("../artefacts/OperatorPayouts.json"),
             Self::Anchor => include_str!("../artefacts/CheckpointAnchor.json"),
+            Self::Stake => include_str!("../artefacts/StakeRegistry.json"),
+            Self::Governor => include_str!("../artefacts/NetworkGovernor.json"),
+            Self::Bounds => include_str!("../artefacts/AllotmentBounds.json"),
+            Self::Treasury => include_str!("../artefacts/Treasury.json"),
+            Self::Packages => include_str!("../artefacts/Packages.json"),
         };
         serde_json::from_str(text).expect("the committed artefacts have this form")
     }

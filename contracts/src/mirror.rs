@@ -20,7 +20,8 @@ use crate::durable::write_whole;
 use crate::error::ChainError;
 use crate::event::{ChainEvent, ChainFact, Origin};
 use crate::fixed_bytes::{Address20, Hash32};
-use crate::watcher::{PendingDeposit, Watcher, WatcherState};
+use crate::quorum::QuorumReader;
+use crate::watcher::{ConfirmationPolicy, PendingDeposit, Watcher, WatcherState};
 
 /// What the mirror knows right now, for pages and for `readyz`.
 #[derive(Debug, Clone, Default)]
@@ -52,6 +53,7 @@ pub struct MirrorOptions {
 /// The watcher's hands: from confirmed facts to commands.
 pub struct Mirror {
     options: MirrorOptions,
+    reader: QuorumReader<Deployment>,
     watcher: Watcher,
     status: watch::Sender<MirrorStatus>,
 }
@@ -68,7 +70,21 @@ impl Mirror {
             Err(e) => return Err(ChainError::file(path, e)),
         };
         let (status, _) = watch::channel(MirrorStatus::default());
-        Ok(Mirror { watcher: Watcher::new(state), options, status })
+        let reader = QuorumReader::new(vec![options.deployment.clone()], 1)?;
+        Ok(Mirror { watcher: Watcher::new(state), options, reader, status })
+    }
+
+    /// Believes only what `quorum` of our node and these agree on: the same contracts through other nodes.
+    pub fn with_witnesses(mut self, witnesses: Vec<Deployment>, quorum: usize) -> Result<Mirror, ChainError> {
+        let readers = std::iter::once(self.options.deployment.clone()).chain(witnesses).collect();
+        self.reader = QuorumReader::new(readers, quorum)?;
+        Ok(self)
+    }
+
+    /// Lets larger deposits wait for more blocks.
+    pub fn with_policy(mut self, policy: ConfirmationPolicy) -> Mirror {
+        self.watcher.set_policy(policy);
+        self
     }
 
     /// Follows what the mirror knows.
@@ -95,7 +111,7 @@ impl Mirror {
     pub async fn look(&mut self) -> Result<(), ChainError> {
         // A copy: were a command not accepted, the next look must see the same facts again.
         let mut watcher = self.watcher.clone();
-        let poll = watcher.poll(&self.options.deployment).await?;
+        let poll = watcher.poll(&self.reader).await?;
         for event in poll.early_exits.iter().chain(&poll.events) {
             self.mirror(event).await?;
         }
@@ -183,6 +199,8 @@ impl Mirror {
             | ChainFact::RootPosted { .. }
             | ChainFact::RootDisabled { .. }
             | ChainFact::PayeeSet { .. }
+            | ChainFact::SurplusAttributed { .. }
+            | ChainFact::Economy(_)
             | ChainFact::Anchored { .. } => return Ok(None),
         };
         Ok(Some(body))

@@ -1,10 +1,10 @@
 //! The one question that the watcher asks of a chain, as a trait: tests and other sources can stand in for a node.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::Future;
 
 use alloy::consensus::Transaction;
-use alloy::primitives::{Address, B256};
+use alloy::primitives::{Address, B256, Bloom, BloomInput};
 use alloy::providers::Provider;
 use alloy::rpc::types::{Filter, Log};
 
@@ -13,6 +13,10 @@ use crate::deployment::Deployment;
 use crate::error::ChainError;
 use crate::event::{ChainEvent, ChainFact, Emitter, EventKey, Origin, decode, records_in};
 use crate::fixed_bytes::{Address20, Hash32};
+
+/// In ranges up to this length each block without an event of ours is checked against its header: a node that drops
+/// logs is caught. Longer ranges are catch-up over old blocks; what is missed there, reconciliation finds.
+const CHECKED_BLOCKS_MAX: u64 = 64;
 
 /// Reads heads, block hashes and our contracts' events.
 pub trait ChainReader {
@@ -28,6 +32,8 @@ pub trait ChainReader {
 
 impl ChainReader for Deployment {
     async fn head(&self) -> Result<Head, ChainError> {
+        // A node behind a name can be exchanged while we run; its other chain is no reorg of ours.
+        self.chain().require_chain().await?;
         self.chain().head().await
     }
 
@@ -37,12 +43,21 @@ impl ChainReader for Deployment {
 
     async fn events(&self, from: u64, to: u64) -> Result<Vec<ChainEvent>, ChainError> {
         let manifest = self.manifest();
-        let contracts: Vec<Address> =
-            [manifest.vault, manifest.payouts, manifest.anchor].into_iter().map(Address::from).collect();
+        let economy = manifest.economy.iter().flat_map(|economy| economy.emitters());
+        let contracts: Vec<Address> = [manifest.vault, manifest.payouts, manifest.anchor]
+            .into_iter()
+            .chain(economy)
+            .map(Address::from)
+            .collect();
         let filter = Filter::new().address(contracts).from_block(from).to_block(to);
         let mut by_block: BTreeMap<u64, Vec<Log>> = BTreeMap::new();
         for log in self.logs(&filter).await? {
             by_block.entry(log.block_number.unwrap_or_default()).or_default().push(log);
+        }
+        if to.saturating_sub(from) < CHECKED_BLOCKS_MAX {
+            for number in (from..=to).filter(|number| !by_block.contains_key(number)) {
+                self.require_none_missing(number).await?;
+            }
         }
         let mut events = Vec::new();
         for logs in by_block.into_values() {
@@ -66,7 +81,13 @@ impl Deployment {
         if logs.iter().any(|log| log.block_hash != Some(block_hash)) {
             return Err(self.chain().failed("eth_getLogs", "logs of two blocks with one number".to_string()));
         }
-        let first_index = self.first_log_indexes(block_hash).await?;
+        let all = self.logs(&Filter::new().at_block_hash(block_hash)).await?;
+        let ours: HashSet<u64> =
+            all.iter().filter(|log| self.is_ours(log)).filter_map(|log| log.log_index).collect();
+        if logs.len() < ours.len() {
+            return Err(self.gap(logs[0].block_number.unwrap_or_default()));
+        }
+        let first_index = first_log_indexes(&all);
         let from = events.len();
         for log in &logs {
             if let Some(event) = self.read_log(log, block_hash, &first_index)? {
@@ -113,19 +134,37 @@ impl Deployment {
             address if address == manifest.vault => Some(Emitter::Vault),
             address if address == manifest.payouts => Some(Emitter::Payouts),
             address if address == manifest.anchor => Some(Emitter::Anchor),
-            _ => None,
+            address => manifest.economy?.emitter(address).map(Emitter::Economy),
         }
     }
 
-    /// The block-wide index of each transaction's first log: an ordinal within a receipt is counted from there.
-    async fn first_log_indexes(&self, block_hash: B256) -> Result<HashMap<B256, u64>, ChainError> {
-        let mut first: HashMap<B256, u64> = HashMap::new();
-        for log in self.logs(&Filter::new().at_block_hash(block_hash)).await? {
-            let (Some(tx), Some(index)) = (log.transaction_hash, log.log_index) else { continue };
-            let known = first.entry(tx).or_insert(index);
-            *known = index.min(*known);
+    fn is_ours(&self, log: &Log) -> bool {
+        self.emitter(Address20::from(log.address())).is_some()
+    }
+
+    fn gap(&self, number: u64) -> ChainError {
+        self.chain().failed("eth_getLogs", format!("the answer lacks events of block {number}"))
+    }
+
+    /// A header's bloom filter names the contracts that logged something in its block, and sometimes others. Where it
+    /// names the vault, all logs of the block must add up to that filter and hold none of ours.
+    async fn require_none_missing(&self, number: u64) -> Result<(), ChainError> {
+        let block = self.chain().provider().get_block_by_number(number.into()).await;
+        let block = block.map_err(|error| self.chain().rpc("eth_getBlockByNumber", error))?;
+        let Some(block) = block else { return Ok(()) };
+        let vault = Address::from(self.manifest().vault);
+        if !block.header.logs_bloom.contains_input(BloomInput::Raw(vault.as_slice())) {
+            return Ok(());
         }
-        Ok(first)
+        let all = self.logs(&Filter::new().at_block_hash(block.header.hash)).await?;
+        let mut bloom = Bloom::ZERO;
+        for log in &all {
+            bloom.accrue_log(&log.inner);
+        }
+        if bloom != block.header.logs_bloom || all.iter().any(|log| self.is_ours(log)) {
+            return Err(self.gap(number));
+        }
+        Ok(())
     }
 
     /// What a settlement's records came to. The vault logs only shortfalls; the rest is in the call's data, which the
@@ -169,6 +208,17 @@ impl Deployment {
         let missing = || self.chain().failed("eth_getTransactionByHash", format!("no transaction {tx}"));
         Ok(found.ok_or_else(missing)?.inner.input().to_vec())
     }
+}
+
+/// The block-wide index of each transaction's first log: an ordinal within a receipt is counted from there.
+fn first_log_indexes(all: &[Log]) -> HashMap<B256, u64> {
+    let mut first: HashMap<B256, u64> = HashMap::new();
+    for log in all {
+        let (Some(tx), Some(index)) = (log.transaction_hash, log.log_index) else { continue };
+        let known = first.entry(tx).or_insert(index);
+        *known = index.min(*known);
+    }
+    first
 }
 
 fn is_settled(event: &ChainEvent) -> bool {

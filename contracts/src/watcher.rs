@@ -10,9 +10,13 @@ use serde::{Deserialize, Serialize};
 use crate::chain::Head;
 use crate::error::ChainError;
 use crate::event::{ChainEvent, ChainFact, EventKey};
-use crate::fixed_bytes::Hash32;
+use crate::fixed_bytes::{Address20, Hash32};
 use crate::manifest::Manifest;
 use crate::reader::ChainReader;
+
+mod policy;
+
+pub use policy::{ConfirmationPolicy, ConfirmationStep};
 
 /// Blocks asked for in one call: nodes refuse wide ranges.
 const RANGE_BLOCKS_MAX: u64 = 1_000;
@@ -36,6 +40,12 @@ pub struct WatcherState {
     pub halt: Option<Halt>,
     handed_on: BTreeSet<HandedOn>,
     early_exits: Vec<ChainEvent>,
+    /// What larger deposits need beyond `confirmations`.
+    #[serde(default)]
+    policy: ConfirmationPolicy,
+    /// Confirmed, but for a deposit that needs more, or behind one of the same account. In the chain's order.
+    #[serde(default)]
+    waiting: Vec<ChainEvent>,
 }
 
 /// A block that was confirmed.
@@ -113,6 +123,8 @@ impl WatcherState {
             halt: None,
             handed_on: BTreeSet::new(),
             early_exits: Vec::new(),
+            policy: ConfirmationPolicy::default(),
+            waiting: Vec::new(),
         }
     }
 }
@@ -126,6 +138,11 @@ impl Watcher {
     /// The state to be stored.
     pub fn state(&self) -> &WatcherState {
         &self.state
+    }
+
+    /// Changes what larger deposits need. Takes effect at the next poll, also for deposits that wait already.
+    pub fn set_policy(&mut self, policy: ConfirmationPolicy) {
+        self.state.policy = policy;
     }
 
     /// Reads from an earlier block again. What was handed on is not handed on a second time.
@@ -142,6 +159,12 @@ impl Watcher {
         let oldest = self.state.remembered.first().map_or(0, |mark| mark.number);
         self.state.remembered.retain(|mark| last_common.is_some_and(|number| mark.number <= number));
         self.state.next_block = last_common.map_or(oldest, |number| number + 1);
+        // What waited in replaced blocks was never handed on: where it stands now, it is new.
+        let stands = |event: &ChainEvent| last_common.is_some_and(|number| event.origin.block <= number);
+        let (kept, gone) = std::mem::take(&mut self.state.waiting).into_iter().partition(stands);
+        self.state.waiting = kept;
+        let gone: Vec<ChainEvent> = gone;
+        self.state.handed_on.retain(|known| gone.iter().all(|event| event.origin.key != known.key));
     }
 
     /// One look at the chain. On an error nothing has changed.
@@ -155,6 +178,7 @@ impl Watcher {
         poll.halt = next.halt;
         if next.halt.is_none() {
             next.confirm(reader, &mut poll).await?;
+            next.release(&mut poll);
             next.look_ahead(reader, &mut poll).await?;
         }
         self.state = next;
@@ -221,7 +245,43 @@ impl WatcherState {
         }
         self.handed_on.insert(HandedOn { block: event.origin.block, key });
         self.early_exits.retain(|early| early.origin.key != key);
-        poll.events.push(event);
+        if self.waiting.is_empty() && self.needed(&event) <= self.confirmations {
+            poll.events.push(event);
+        } else {
+            self.waiting.push(event);
+        }
+    }
+
+    /// Hands on what has waited long enough. An account's events keep their order: what it did after a deposit that
+    /// still waits would not make sense without it.
+    fn release(&mut self, poll: &mut Poll) {
+        let mut held_accounts: BTreeSet<Address20> = BTreeSet::new();
+        for event in std::mem::take(&mut self.waiting) {
+            let deep = poll.head.number >= event.origin.block + self.needed(&event);
+            let account = event.fact.account();
+            if deep && account.is_none_or(|account| !held_accounts.contains(&account)) {
+                poll.events.push(event);
+            } else {
+                held_accounts.extend(account);
+                self.waiting.push(event);
+            }
+        }
+        for event in &self.waiting {
+            if let ChainFact::Deposited { .. } = event.fact {
+                poll.pending_deposits.push(PendingDeposit {
+                    confirmations: poll.head.number - event.origin.block,
+                    needed: self.needed(event),
+                    event: event.clone(),
+                });
+            }
+        }
+    }
+
+    fn needed(&self, event: &ChainEvent) -> u64 {
+        match event.fact {
+            ChainFact::Deposited { units, .. } => self.policy.needed(units, self.confirmations),
+            _ => self.confirmations,
+        }
     }
 
     fn was_handed_on(&self, key: EventKey) -> bool {
@@ -250,11 +310,8 @@ impl WatcherState {
                 }
                 ChainFact::Deposited { .. } => {
                     let confirmations = poll.head.number - event.origin.block;
-                    poll.pending_deposits.push(PendingDeposit {
-                        event,
-                        confirmations,
-                        needed: self.confirmations,
-                    });
+                    let needed = self.needed(&event);
+                    poll.pending_deposits.push(PendingDeposit { event, confirmations, needed });
                 }
                 _ => {}
             }

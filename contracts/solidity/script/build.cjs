@@ -7,7 +7,18 @@ const { directory, load } = require("./node-modules.cjs");
 
 const COMPILER = "0.8.37";
 const LIBRARY = "5.7.0";
-const CONTRACTS = ["CheckpointAnchor", "CreditVault", "FoilToken", "OperatorPayouts"];
+const CONTRACTS = [
+  "AllotmentBounds",
+  "CheckpointAnchor",
+  "CreditVault",
+  "DollarToken",
+  "FoilToken",
+  "NetworkGovernor",
+  "OperatorPayouts",
+  "Packages",
+  "StakeRegistry",
+  "Treasury",
+];
 const source_directory = path.resolve(__dirname, "../src");
 
 const settings = {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.28;
 
+import {IERC3009} from "@openzeppelin/contracts/interfaces/draft-IERC3009.sol";
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {IERC20Metadata} from "@openzeppelin/contracts/token/ERC20/extensions/IERC20Metadata.sol";
 import {IERC20Permit} from "@openzeppelin/contracts/token/ERC20/extensions/IERC20Permit.sol";
@@ -15,8 +16,9 @@ import {ICreditVault} from "./interfaces/ICreditVault.sol";
 /// @title CreditVault
 /// @notice See {ICreditVault}. Immutable: no upgrade, no pause, no owner of the funds.
 /// @dev Does not check: that a charge is for work done (the commitment and the transparency log are for that; the cap
-/// bounds the loss); that a cap covers the balance. Tokens sent here without {deposit} belong to nobody.
-/// Keep: the sum of all balances, in base units, never exceeds the vault's token balance.
+/// bounds the loss); that a cap covers the balance. Tokens sent here without a deposit belong to nobody, until the settler
+/// attributes them to somebody who signed them over; nothing else can move them.
+/// Keep: `liabilities` is the sum of all balances and, in base units, never exceeds the vault's token balance.
 contract CreditVault is ICreditVault, EIP712, ReentrancyGuardTransient {
     using SafeERC20 for IERC20;
 
@@ -31,6 +33,8 @@ contract CreditVault is ICreditVault, EIP712, ReentrancyGuardTransient {
         keccak256("WithdrawalVoucher(address account,uint64 units,uint64 nonce,uint32 deadline)");
     /// @notice The longest delays that a deployer may choose
     uint32 public constant LONGEST_DELAY = 30 days;
+    /// @notice How long a signed deposit may at least be charged for
+    uint32 public constant SIGNED_DEPOSIT_VALIDITY = 90 days;
     /// @dev account (20 bytes) | cumulative charge (8 bytes)
     uint256 private constant RECORD_BYTES = 28;
     uint8 private constant UNIT_DECIMALS = 6;
@@ -45,6 +49,10 @@ contract CreditVault is ICreditVault, EIP712, ReentrancyGuardTransient {
     /// @dev `_debit` works on the raw slot: keep the order of `Account`'s fields.
     mapping(address account => Account) private _accounts;
     mapping(address account => Nonces) private _nonces;
+    /// @inheritdoc ICreditVault
+    uint256 public liabilities;
+    /// @inheritdoc ICreditVault
+    mapping(address account => mapping(bytes32 nonce => bool)) public wasAttributed;
 
     // --------------------------------------------------------------- immutables
 
@@ -132,17 +140,10 @@ contract CreditVault is ICreditVault, EIP712, ReentrancyGuardTransient {
 
     /// @inheritdoc ICreditVault
     function deposit(address account, uint256 amount) public nonReentrant {
-        if (account == address(0)) revert ZeroAddress();
-        if (amount == 0 || amount % UNIT != 0) revert NotWholeUnits(amount, UNIT);
-        uint256 units = amount / UNIT;
-        uint256 balance = _accounts[account].balance + units;
-        if (balance > type(uint64).max) revert BalanceTooLarge(balance, type(uint64).max);
+        _requireRoom(account, amount);
         uint256 held = token.balanceOf(address(this));
         token.safeTransferFrom(msg.sender, address(this), amount);
-        uint256 received = token.balanceOf(address(this)) - held;
-        if (received != amount) revert WrongAmountReceived(amount, received);
-        _accounts[account].balance = uint64(balance);
-        emit Deposited(account, msg.sender, units);
+        _credit(account, msg.sender, amount, held);
     }
 
     /// @inheritdoc ICreditVault
@@ -152,6 +153,54 @@ contract CreditVault is ICreditVault, EIP712, ReentrancyGuardTransient {
         // A permit can be front-run; then the allowance is there all the same, and if it is not, the transfer fails.
         try IERC20Permit(address(token)).permit(msg.sender, address(this), amount, deadline, v, r, s) {} catch {}
         deposit(account, amount);
+    }
+
+    /// @inheritdoc ICreditVault
+    function depositWithTransferAuthorisation(TransferAuthorisation calldata signed) external nonReentrant {
+        uint256 held = _beforeSignedDeposit(signed);
+        // In the same call, so that the money cannot be counted without having come; a used nonce reverts here.
+        IERC3009(address(token)).transferWithAuthorization(
+            signed.from,
+            address(this),
+            signed.value,
+            signed.validAfter,
+            signed.validBefore,
+            signed.nonce,
+            signed.v,
+            signed.r,
+            signed.s
+        );
+        _creditSigned(signed, held);
+    }
+
+    /// @inheritdoc ICreditVault
+    function depositWithReceiveAuthorisation(TransferAuthorisation calldata signed) external nonReentrant {
+        uint256 held = _beforeSignedDeposit(signed);
+        IERC3009(address(token)).receiveWithAuthorization(
+            signed.from,
+            address(this),
+            signed.value,
+            signed.validAfter,
+            signed.validBefore,
+            signed.nonce,
+            signed.v,
+            signed.r,
+            signed.s
+        );
+        _creditSigned(signed, held);
+    }
+
+    /// @inheritdoc ICreditVault
+    function attributeSurplus(address account, uint64 units, bytes32 nonce) external nonReentrant {
+        if (msg.sender != settler) revert NotSettler(msg.sender, settler);
+        if (wasAttributed[account][nonce]) revert AlreadyAttributed(account, nonce);
+        if (!IERC3009(address(token)).authorizationState(account, nonce)) revert AuthorisationUnused(account, nonce);
+        uint256 surplus = token.balanceOf(address(this)) / UNIT - liabilities;
+        if (units == 0 || units > surplus) revert SurplusExceeded(surplus, units);
+        wasAttributed[account][nonce] = true;
+        _addBalance(account, units);
+        emit Deposited(account, account, units);
+        emit SurplusAttributed(account, nonce, units);
     }
 
     // ---------------------------------------------------------------- authorise
@@ -195,6 +244,7 @@ contract CreditVault is ICreditVault, EIP712, ReentrancyGuardTransient {
             }
         }
         if (total < minTotal) revert BelowMinimum(total, minTotal);
+        liabilities -= total;
         emit Settled(epoch, total, root, rootTotal, keccak256(records), commitment);
         if (total != 0) token.safeTransfer(address(payouts), total * UNIT);
         payouts.onSettle(epoch, total, root, rootTotal);
@@ -204,6 +254,7 @@ contract CreditVault is ICreditVault, EIP712, ReentrancyGuardTransient {
 
     /// @inheritdoc ICreditVault
     function withdraw(address to, uint64 units, uint32 deadline, bytes calldata signature) external nonReentrant {
+        _requireRecipient(to);
         if (block.timestamp > deadline) revert VoucherExpired(deadline);
         // Bound to the caller: else a stolen settler key could pay itself.
         uint64 nonce = _nonces[msg.sender].withdrawal++;
@@ -212,6 +263,7 @@ contract CreditVault is ICreditVault, EIP712, ReentrancyGuardTransient {
         uint64 balance = _accounts[msg.sender].balance;
         if (units > balance) revert InsufficientBalance(balance, units);
         _accounts[msg.sender].balance = balance - units;
+        liabilities -= units;
         emit Withdrawn(msg.sender, to, units, nonce);
         token.safeTransfer(to, units * UNIT);
     }
@@ -235,12 +287,14 @@ contract CreditVault is ICreditVault, EIP712, ReentrancyGuardTransient {
 
     /// @inheritdoc ICreditVault
     function finalizeExit(address to) external nonReentrant {
+        _requireRecipient(to);
         Account memory account = _accounts[msg.sender];
         if (account.exitAt == 0) revert NoExitRequested(msg.sender);
         if (block.timestamp < account.exitAt) revert ExitNotDue(account.exitAt);
         uint64 units = account.balance;
         _accounts[msg.sender] =
             Account({balance: 0, charged: account.charged, cap: account.charged, validUntil: 0, exitAt: 0});
+        liabilities -= units;
         // Old signatures and open vouchers die with the exit.
         Nonces storage nonces = _nonces[msg.sender];
         ++nonces.authorisation;
@@ -250,6 +304,53 @@ contract CreditVault is ICreditVault, EIP712, ReentrancyGuardTransient {
     }
 
     // ------------------------------------------------------------------ private
+
+    function _requireRoom(address account, uint256 amount) private view {
+        if (account == address(0)) revert ZeroAddress();
+        if (amount == 0 || amount % UNIT != 0) revert NotWholeUnits(amount, UNIT);
+        uint256 balance = _accounts[account].balance + amount / UNIT;
+        if (balance > type(uint64).max) revert BalanceTooLarge(balance, type(uint64).max);
+    }
+
+    function _requireRecipient(address to) private view {
+        if (to == address(0) || to == address(this)) revert BadRecipient(to);
+    }
+
+    /// @dev Only what really came counts, and it must be what was said.
+    function _credit(address account, address payer, uint256 amount, uint256 held) private {
+        uint256 received = token.balanceOf(address(this)) - held;
+        if (received != amount) revert WrongAmountReceived(amount, received);
+        uint256 units = amount / UNIT;
+        _addBalance(account, units);
+        emit Deposited(account, payer, units);
+    }
+
+    function _addBalance(address account, uint256 units) private {
+        uint256 balance = _accounts[account].balance + units;
+        if (balance > type(uint64).max) revert BalanceTooLarge(balance, type(uint64).max);
+        _accounts[account].balance = uint64(balance);
+        liabilities += units;
+    }
+
+    function _beforeSignedDeposit(TransferAuthorisation calldata signed) private view returns (uint256 held) {
+        _requireRoom(signed.from, signed.value);
+        uint32 exitAt = _accounts[signed.from].exitAt;
+        // Anybody may submit it: it must not add to what an account in exit can be charged.
+        if (exitAt != 0) revert ExitPending(signed.from, exitAt);
+        held = token.balanceOf(address(this));
+    }
+
+    /// @dev The payer has signed for exactly this amount to this vault: so much more may be charged.
+    function _creditSigned(TransferAuthorisation calldata signed, uint256 held) private {
+        _credit(signed.from, signed.from, signed.value, held);
+        Account memory account = _accounts[signed.from];
+        uint256 cap = account.cap + signed.value / UNIT;
+        account.cap = cap > type(uint64).max ? type(uint64).max : uint64(cap);
+        uint32 validUntil = uint32(block.timestamp) + SIGNED_DEPOSIT_VALIDITY;
+        if (validUntil > account.validUntil) account.validUntil = validUntil;
+        _accounts[signed.from] = account;
+        emit Authorised(signed.from, account.cap, account.validUntil, _nonces[signed.from].authorisation, 0);
+    }
 
     /// @dev The hot path, on the raw slot: measured 0.7k gas a record less than through the struct.
     function _debit(address account, uint64 asked, uint64 epoch) private returns (uint256 debit) {

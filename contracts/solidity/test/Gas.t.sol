@@ -2,11 +2,19 @@
 pragma solidity ^0.8.28;
 
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
+import {IVotes} from "@openzeppelin/contracts/governance/utils/IVotes.sol";
 import {CheckpointAnchor} from "../src/CheckpointAnchor.sol";
 import {CreditVault} from "../src/CreditVault.sol";
+import {DollarToken} from "../src/DollarToken.sol";
 import {FoilToken} from "../src/FoilToken.sol";
+import {NetworkGovernor} from "../src/NetworkGovernor.sol";
+import {Packages} from "../src/Packages.sol";
+import {StakeRegistry} from "../src/StakeRegistry.sol";
+import {Treasury} from "../src/Treasury.sol";
 import {ICreditVault} from "../src/interfaces/ICreditVault.sol";
+import {IPackages} from "../src/interfaces/IPackages.sol";
 import {Fixture} from "./support/Fixture.sol";
+import {HostileToken} from "./support/HostileToken.sol";
 
 /// @notice Gas of whole transactions and sizes of deployed code, compared with snapshots/GasTest.json
 /// forge-config: default.isolate = true
@@ -28,6 +36,19 @@ contract GasTest is Fixture {
         vm.snapshotValue("size of OperatorPayouts (bytes)", address(payouts).code.length);
         vm.snapshotValue("size of CheckpointAnchor (bytes)", address(new CheckpointAnchor()).code.length);
         vm.snapshotValue("size of FoilToken (bytes)", address(new FoilToken()).code.length);
+        vm.snapshotValue("size of DollarToken (bytes)", address(new DollarToken()).code.length);
+        StakeRegistry registry = new StakeRegistry(IERC20(address(plain)), 1, 1 days);
+        vm.snapshotValue("size of StakeRegistry (bytes)", address(registry).code.length);
+        NetworkGovernor governor =
+            new NetworkGovernor(IVotes(address(registry)), NetworkGovernor.Options(1, 1 days, 1, 10, 1, 2));
+        vm.snapshotValue("size of NetworkGovernor (bytes)", address(governor).code.length);
+        vm.snapshotValue("size of AllotmentBounds (bytes)", address(governor.bounds()).code.length);
+        Treasury treasury = new Treasury(
+            IERC20(address(plain)), governor.bounds(), Treasury.Roles(bob, bob, bob, address(governor)), 1 hours
+        );
+        vm.snapshotValue("size of Treasury (bytes)", address(treasury).code.length);
+        Packages packages = new Packages(IERC20(address(plain)), address(treasury), bob);
+        vm.snapshotValue("size of Packages (bytes)", address(packages).code.length);
     }
 
     function test_deposit_gas() public {
@@ -92,6 +113,42 @@ contract GasTest is Fixture {
         vm.prank(alice);
         vault.finalizeExit(alice);
         vm.snapshotGasLastCall("finalizeExit");
+    }
+
+    function test_signedDeposit_gas() public {
+        DollarToken dollar = new DollarToken();
+        vault = new CreditVault(IERC20(address(dollar)), coordinator, settler, guardian, EXIT_DELAY, ROOT_DELAY);
+        dollar.mint(alice, 20e6);
+        token = HostileToken(address(dollar)); // only its domain is asked for
+        unit = 1;
+        vault.depositWithTransferAuthorisation(_transferAuthorisation(ALICE_KEY, TRANSFER, 5e6, bytes32(0)));
+        vm.snapshotGasLastCall("signed deposit to a new account");
+        vault.depositWithTransferAuthorisation(_transferAuthorisation(ALICE_KEY, TRANSFER, 5e6, bytes32(uint256(1))));
+        vm.snapshotGasLastCall("signed deposit to an existing account");
+    }
+
+    function test_stake_gas() public {
+        StakeRegistry registry = new StakeRegistry(IERC20(address(plain)), 1, 1 days);
+        plain.mint(address(this), 20);
+        plain.approve(address(registry), 20);
+        registry.stake(10);
+        vm.snapshotGasLastCall("stake, first");
+        vm.warp(START + 1);
+        registry.stake(5);
+        vm.snapshotGasLastCall("stake, again");
+        registry.unbond(5);
+        vm.snapshotGasLastCall("unbond");
+    }
+
+    function test_package_gas() public {
+        Packages packages = new Packages(IERC20(address(plain)), address(0x77), bob);
+        vm.prank(bob);
+        packages.list(1, IPackages.Package(5e6, 6e6, 30 days));
+        plain.mint(address(this), 20e6);
+        plain.approve(address(packages), 20e6);
+        packages.buy(1, alice, 5e6);
+        packages.buy(1, alice, 5e6);
+        vm.snapshotGasLastCall("buy a package");
     }
 
     function test_anchor_gas() public {

@@ -3,6 +3,7 @@ pragma solidity ^0.8.28;
 
 import {CreditVault} from "../src/CreditVault.sol";
 import {OperatorPayouts} from "../src/OperatorPayouts.sol";
+import {ICreditVault} from "../src/interfaces/ICreditVault.sol";
 import {Fixture} from "./support/Fixture.sol";
 import {HostileToken} from "./support/HostileToken.sol";
 
@@ -17,8 +18,14 @@ contract Crowd is Fixture {
     uint256 public settlements;
     uint256 public claims;
     uint256 public exits;
+    uint256 public surplus;
+    bool public exitFailed;
+    bool public claimsFell;
+    bool public othersTouched;
     uint256[4] private _keys = [uint256(0xA1), 0xA2, 0xA3, 0xA4];
     mapping(address => uint256) public highestSignedCap;
+    address private _pastUser;
+    bytes32 private _pastNonce;
     uint64 private _earnedOne;
     uint64 private _earnedTwo;
     uint64 private _rootEpoch;
@@ -47,6 +54,41 @@ contract Crowd is Fixture {
         if (cap > highestSignedCap[user]) highestSignedCap[user] = cap;
     }
 
+    function depositSigned(uint8 who, uint64 units, bytes32 nonce) external {
+        address user = users[who % 4];
+        units = uint64(bound(units, 1, 1e12));
+        token.mint(user, units * unit);
+        uint64 capBefore = vault.accountOf(user).cap;
+        vault.depositWithTransferAuthorisation(_transferAuthorisation(_keys[who % 4], TRANSFER, units, nonce));
+        deposited += units;
+        // The signature over the amount is a signature for so much more.
+        uint256 signed = uint256(capBefore) + units;
+        if (signed > highestSignedCap[user]) highestSignedCap[user] = signed;
+    }
+
+    /// @dev Somebody submits a signed deposit to the token itself, before the vault can.
+    function depositPastTheVault(uint8 who, uint64 units, bytes32 nonce) external {
+        address user = users[who % 4];
+        units = uint64(bound(units, 1, 1e12));
+        token.mint(user, units * unit);
+        ICreditVault.TransferAuthorisation memory signed =
+            _transferAuthorisation(_keys[who % 4], TRANSFER, units, nonce);
+        token.transferWithAuthorization(
+            user, address(vault), signed.value, 0, signed.validBefore, nonce, signed.v, signed.r, signed.s
+        );
+        surplus += units;
+        _pastUser = user;
+        _pastNonce = nonce;
+    }
+
+    function attribute(uint64 units) external {
+        units = uint64(bound(units, 1, 1e12));
+        vm.prank(settler);
+        vault.attributeSurplus(_pastUser, units, _pastNonce);
+        surplus -= units;
+        deposited += units;
+    }
+
     function settle(uint64 first, uint64 second, uint64 third, uint8 share) external {
         bytes memory records = bytes.concat(
             _record(users[0], uint64(bound(first, 0, 4e12))),
@@ -65,10 +107,13 @@ contract Crowd is Fixture {
 
     function claim(bool first) external {
         vm.warp(block.timestamp + ROOT_DELAY);
+        uint256 claimedOne = payouts.claimedOf(OPERATOR_ONE);
+        uint256 claimedTwo = payouts.claimedOf(OPERATOR_TWO);
         bytes32 one = payouts.leafOf(OPERATOR_ONE, _earnedOne);
         bytes32 two = payouts.leafOf(OPERATOR_TWO, _earnedTwo);
         if (first) payouts.claim(_rootEpoch, OPERATOR_ONE, _earnedOne, _proof(two));
         else payouts.claim(_rootEpoch, OPERATOR_TWO, _earnedTwo, _proof(one));
+        if (payouts.claimedOf(OPERATOR_ONE) < claimedOne || payouts.claimedOf(OPERATOR_TWO) < claimedTwo) claimsFell = true;
         ++claims;
     }
 
@@ -87,19 +132,30 @@ contract Crowd is Fixture {
         vault.requestExit();
     }
 
-    /// @dev Must never fail once it is due, whatever happened before.
+    /// @dev Must never fail one block after the delay, whatever happened before, and must touch nobody else.
     function leave(uint8 who) external {
         address user = users[who % 4];
         uint256 exitAt = vault.accountOf(user).exitAt;
         if (exitAt == 0) return;
         if (block.timestamp < exitAt) vm.warp(exitAt);
         uint256 units = _balance(user);
+        uint256 others = _balancesOfOthers(user);
         uint256 before = token.balanceOf(user);
         vm.prank(user);
-        vault.finalizeExit(user);
-        vm.assertEq(token.balanceOf(user) - before, units * unit);
+        try vault.finalizeExit(user) {
+            if (token.balanceOf(user) - before != units * unit) exitFailed = true;
+        } catch {
+            exitFailed = true;
+        }
+        if (_balancesOfOthers(user) != others) othersTouched = true;
         takenOut += units;
         ++exits;
+    }
+
+    function _balancesOfOthers(address user) private view returns (uint256 sum) {
+        for (uint256 i; i < 4; ++i) {
+            if (users[i] != user) sum += _balance(users[i]);
+        }
     }
 }
 
@@ -126,9 +182,16 @@ contract SolvencyTest is Fixture {
             // Settled never above what was signed.
             vm.assertLe(vault_.accountOf(user).charged, _crowd.highestSignedCap(user));
         }
-        vm.assertEq(token_.balanceOf(address(vault_)), balances * unit_);
+        vm.assertEq(vault_.liabilities(), balances);
+        vm.assertEq(token_.balanceOf(address(vault_)), (balances + _crowd.surplus()) * unit_);
         vm.assertEq(token_.balanceOf(address(payouts_)), (payouts_.funded() - payouts_.claimedTotal()) * unit_);
         vm.assertEq(payouts_.funded(), charged);
         vm.assertEq(balances + charged + _crowd.takenOut(), _crowd.deposited());
+    }
+
+    function invariant_exitsAlwaysSucceedClaimsOnlyGrowNobodyElseIsTouched() public view {
+        vm.assertFalse(_crowd.exitFailed());
+        vm.assertFalse(_crowd.claimsFell());
+        vm.assertFalse(_crowd.othersTouched());
     }
 }

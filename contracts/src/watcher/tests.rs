@@ -127,6 +127,8 @@ fn state(confirmations: u64) -> WatcherState {
         halt: None,
         handed_on: BTreeSet::new(),
         early_exits: Vec::new(),
+        policy: ConfirmationPolicy::default(),
+        waiting: Vec::new(),
     }
 }
 
@@ -209,4 +211,66 @@ async fn an_exit_is_reported_early_once_and_taken_back_when_it_vanishes() {
     assert_eq!(watcher.poll(&chain).await.expect("poll").vanished_exits.len(), 1);
     chain.reorganise(1, &mut dice);
     assert_eq!(watcher.poll(&chain).await.expect("poll").vanished_exits.len(), 0, "once");
+}
+
+fn patient(from_units: u64, confirmations: u64) -> ConfirmationPolicy {
+    ConfirmationPolicy::new(vec![ConfirmationStep { from_units, confirmations }]).expect("one step")
+}
+
+#[tokio::test]
+async fn a_large_deposit_waits_longer_and_its_accounts_events_behind_it() {
+    let mut chain = MemoryChain::new();
+    let mut watcher = Watcher::new(state(1));
+    watcher.set_policy(patient(100, 4));
+    // 101 is a large deposit; 5 an exit request of the same account; 2 a small deposit of it.
+    chain.grow(vec![2]);
+    chain.grow(vec![101, 5]);
+    chain.grow(vec![]);
+    let poll = watcher.poll(&chain).await.expect("poll");
+    assert_eq!(poll.events.len(), 1, "the small one");
+    assert_eq!(poll.pending_deposits.len(), 1);
+    assert_eq!((poll.pending_deposits[0].confirmations, poll.pending_deposits[0].needed), (1, 4));
+    let text = serde_json::to_string(watcher.state()).expect("json");
+    let mut watcher = Watcher::new(serde_json::from_str(&text).expect("its own json"));
+    for _ in 0..2 {
+        chain.grow(vec![]);
+        assert_eq!(watcher.poll(&chain).await.expect("poll").events, []);
+    }
+    chain.grow(vec![]);
+    let events = watcher.poll(&chain).await.expect("poll").events;
+    assert!(matches!(events[0].fact, ChainFact::Deposited { units: 101, .. }), "{events:?}");
+    assert!(
+        matches!(events[1].fact, ChainFact::ExitRequested { .. }),
+        "after it, as on the chain: {events:?}"
+    );
+    assert_eq!(watcher.poll(&chain).await.expect("poll").events, [], "once");
+}
+
+#[tokio::test]
+async fn a_large_deposit_that_a_deep_reorg_takes_is_never_handed_on() {
+    let mut chain = MemoryChain::new();
+    let mut watcher = Watcher::new(state(1));
+    watcher.set_policy(patient(100, 6));
+    chain.grow(vec![101]);
+    for _ in 0..3 {
+        chain.grow(vec![]);
+        assert_eq!(watcher.poll(&chain).await.expect("poll").events, []);
+    }
+    chain.blocks.truncate(1);
+    for _ in 0..4 {
+        chain.grow(vec![]);
+    }
+    assert!(watcher.poll(&chain).await.expect("poll").halt.is_some(), "deeper than the confirmations");
+    watcher.accept_new_history();
+    for _ in 0..8 {
+        chain.grow(vec![]);
+    }
+    assert_eq!(watcher.poll(&chain).await.expect("poll").events, [], "nothing to reverse");
+    // Mined again, it is new and waits anew.
+    chain.grow(vec![101]);
+    for _ in 0..6 {
+        assert_eq!(watcher.poll(&chain).await.expect("poll").events, []);
+        chain.grow(vec![]);
+    }
+    assert_eq!(watcher.poll(&chain).await.expect("poll").events.len(), 1);
 }

@@ -2,7 +2,7 @@
 
 use contracts::{Address20, ChainFact, Exit, ExitStage, WithdrawalVoucher, dev};
 
-use crate::world::{EXIT_DELAY_S, World};
+use crate::world::{EXIT_DELAY_S, World, repository_root};
 
 #[tokio::test]
 async fn a_voucher_pays_its_account_once() {
@@ -96,4 +96,41 @@ async fn nobody_is_asked_to_sign_for_another_contract() {
     let error =
         Exit::open(world.chain.clone(), world.deployment.manifest().payouts).await.expect_err("no vault");
     assert_eq!(error.code(), "chain_foreign_code");
+}
+
+/// Runs a step of the exit page's script; the status afterwards, or what it said.
+async fn page(world: &World, to: Address20, step: &str) -> Result<serde_json::Value, String> {
+    let script = repository_root().join("contracts/tests/chain/exit_page.cjs");
+    let mut command = tokio::process::Command::new("node");
+    command.arg(script).arg(world.anvil.rpc_url()).arg(world.deployment.manifest().vault.to_string());
+    command.args([world.user.address().to_string(), to.to_string(), step.to_string()]);
+    let output = command.output().await.expect("node runs");
+    match output.status.success() {
+        true => Ok(serde_json::from_slice(&output.stdout).expect("JSON")),
+        false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+    }
+}
+
+#[tokio::test]
+async fn the_exit_page_takes_the_money_out_through_a_wallet_alone() {
+    let world = World::new(0).await;
+    world.fund(&world.user, 12_500_000).await;
+    let to = Address20([0x99; 20]);
+    let before = page(&world, to, "look").await.expect("a status");
+    assert_eq!(
+        (before["balance"].as_str(), before["stage"].as_str()),
+        (Some("12.500000"), Some("not requested"))
+    );
+    assert_eq!(before["delay"], EXIT_DELAY_S.to_string());
+    assert!(page(&world, to, "finalize").await.is_err(), "nothing is signed that would fail");
+    let waiting = page(&world, to, "request").await.expect("requested");
+    assert_eq!(waiting["stage"], "waiting");
+    dev::increase_time(&world.chain, EXIT_DELAY_S.into()).await.expect("later");
+    assert_eq!(page(&world, to, "look").await.expect("a status")["stage"], "due");
+    let after = page(&world, to, "finalize").await.expect("paid");
+    assert_eq!(
+        (after["balance"].as_str(), after["stage"].as_str()),
+        (Some("0.000000"), Some("not requested"))
+    );
+    assert_eq!(world.deployment.token_balance(to).await.expect("balance"), 12_500_000 * 1_000_000_000_000);
 }

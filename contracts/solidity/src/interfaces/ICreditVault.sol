@@ -39,6 +39,23 @@ interface ICreditVault {
         bytes signature;
     }
 
+    /// @notice A transfer to the vault that its payer signed for the token (EIP-3009)
+    /// @param from The payer, whose account is credited
+    /// @param value Token base units
+    /// @param validAfter The transfer may happen after this time
+    /// @param validBefore The transfer may happen before this time
+    /// @param nonce The payer's choice, good once
+    struct TransferAuthorisation {
+        address from;
+        uint256 value;
+        uint256 validAfter;
+        uint256 validBefore;
+        bytes32 nonce;
+        uint8 v;
+        bytes32 r;
+        bytes32 s;
+    }
+
     /// @notice Thrown when a token's decimals are not 6 to 18
     error UnsupportedDecimals(uint8 decimals);
     /// @notice Thrown when a delay exceeds what users may be asked to wait
@@ -71,10 +88,22 @@ interface ICreditVault {
     error NoExitRequested(address account);
     /// @notice Thrown when an exit's delay has not passed yet
     error ExitNotDue(uint256 exitAt);
+    /// @notice Thrown when a signed deposit is for an account that is leaving
+    error ExitPending(address account, uint32 exitAt);
+    /// @notice Thrown when money would be sent to nobody or to the vault itself
+    error BadRecipient(address to);
+    /// @notice Thrown when a surplus is attributed for an authorisation that the token has not seen used
+    error AuthorisationUnused(address account, bytes32 nonce);
+    /// @notice Thrown when an authorisation's surplus was attributed before
+    error AlreadyAttributed(address account, bytes32 nonce);
+    /// @notice Thrown when more is attributed than the vault holds beyond what belongs to accounts
+    error SurplusExceeded(uint256 surplus, uint256 asked);
 
     /// @notice `units` were credited to `account`, paid by `payer`
     event Deposited(address indexed account, address indexed payer, uint256 units);
-    /// @notice An account's signed cap was recorded
+    /// @notice Tokens that came by `account`'s authorisation, but past the vault, were credited to it
+    event SurplusAttributed(address indexed account, bytes32 indexed nonce, uint256 units);
+    /// @notice An account's cap stands at `maxCumulative`: signed as such, or raised by a signed deposit (session 0)
     event Authorised(
         address indexed account, uint64 maxCumulative, uint32 validUntil, uint64 nonce, bytes32 session
     );
@@ -101,6 +130,12 @@ interface ICreditVault {
     /// @notice The counters to sign into the account's next authorisation and voucher
     function noncesOf(address account) external view returns (Nonces memory);
 
+    /// @notice Units that belong to accounts; what the vault holds beyond them came without a deposit
+    function liabilities() external view returns (uint256);
+
+    /// @notice Whether the surplus of an account's authorisation was credited
+    function wasAttributed(address account, bytes32 nonce) external view returns (bool);
+
     /// @notice The EIP-712 domain separator
     function domainSeparator() external view returns (bytes32);
 
@@ -122,6 +157,20 @@ interface ICreditVault {
 
     /// @notice The same with the caller's permit; a permit that somebody else has already used does no harm
     function depositWithPermit(address account, uint256 amount, uint256 deadline, uint8 v, bytes32 r, bytes32 s) external;
+
+    /// @notice Makes the transfer that `signed.from` signed (EIP-3009 `TransferWithAuthorization` to this vault), credits
+    /// it, raises the account's cap by it and extends its validity. Anybody may call; refused while the account is leaving
+    /// @dev Whoever submits the signature to the token directly moves the money here without credit, see {attributeSurplus}
+    function depositWithTransferAuthorisation(TransferAuthorisation calldata signed) external;
+
+    /// @notice As {depositWithTransferAuthorisation}, for `ReceiveWithAuthorization`, which only this vault can submit
+    function depositWithReceiveAuthorisation(TransferAuthorisation calldata signed) external;
+
+    /// @notice Credits tokens that came by an account's used authorisation but not through this vault; only the settler,
+    /// once for an authorisation, and never more than what belongs to nobody
+    /// @dev Does not check: that the authorisation brought these tokens. The settler reads `Transfer(account, vault, ..)`
+    /// and `AuthorizationUsed(account, nonce)` in one confirmed transaction. Does not raise the cap.
+    function attributeSurplus(address account, uint64 units, bytes32 nonce) external;
 
     /// @notice Records signed caps; anybody may call. A cap that would not raise cap or validity is skipped
     function authorise(SpendAuthorisation[] calldata authorisations) external;

@@ -18,6 +18,13 @@ abstract contract Fixture is Cheats {
     uint256 internal constant ALICE_KEY = 0xA11CE;
     uint256 internal constant BOB_KEY = 0xB0B;
 
+    bytes32 internal constant TRANSFER = keccak256(
+        "TransferWithAuthorization(address from,address to,uint256 value,uint256 validAfter,uint256 validBefore,bytes32 nonce)"
+    );
+    bytes32 internal constant RECEIVE = keccak256(
+        "ReceiveWithAuthorization(address from,address to,uint256 value,uint256 validAfter,uint256 validBefore,bytes32 nonce)"
+    );
+
     HostileToken internal token;
     CreditVault internal vault;
     OperatorPayouts internal payouts;
@@ -69,6 +76,23 @@ abstract contract Fixture is Cheats {
 
     function _authorise(uint256 key, address account, uint64 cap) internal {
         _submit(account, cap, VALID_UNTIL, _signature(key, _authorisationHash(account, cap, VALID_UNTIL)));
+    }
+
+    /// @dev What a payer signs for the token: a transfer to the vault, good for an hour.
+    function _transferAuthorisation(uint256 key, bytes32 typeHash, uint256 units, bytes32 nonce)
+        internal
+        view
+        returns (ICreditVault.TransferAuthorisation memory signed)
+    {
+        signed.from = vm.addr(key);
+        signed.value = units * unit;
+        signed.validBefore = block.timestamp + 1 hours;
+        signed.nonce = nonce;
+        bytes32 structHash = keccak256(
+            abi.encode(typeHash, signed.from, address(vault), signed.value, uint256(0), signed.validBefore, nonce)
+        );
+        bytes32 digest = keccak256(abi.encodePacked("\x19\x01", token.DOMAIN_SEPARATOR(), structHash));
+        (signed.v, signed.r, signed.s) = vm.sign(key, digest);
     }
 
     function _record(address account, uint64 cumulative) internal pure returns (bytes memory) {

@@ -2,6 +2,7 @@
 pragma solidity ^0.8.28;
 
 import {ERC20} from "@openzeppelin/contracts/token/ERC20/ERC20.sol";
+import {ERC3009} from "@openzeppelin/contracts/token/ERC20/extensions/draft-ERC3009.sol";
 import {ERC20Permit} from "@openzeppelin/contracts/token/ERC20/extensions/ERC20Permit.sol";
 
 /// @notice Called by a hostile token in the middle of a transfer
@@ -9,12 +10,14 @@ interface ITransferHook {
     function onTransfer() external;
 }
 
-/// @notice A token of any decimals that can take fees, blacklist, return false and call back
-contract HostileToken is ERC20Permit {
+/// @notice A token of any decimals that can take fees, blacklist, pause, return false and call back
+contract HostileToken is ERC20Permit, ERC3009 {
     uint8 private immutable _decimals;
     uint256 public feeBasisPoints;
     bool public returnsFalse;
+    bool public paused;
     address public hook;
+    address public hookedRecipient;
     mapping(address => bool) public blacklisted;
 
     constructor(uint8 decimals_) ERC20("Hostile", "HOST") ERC20Permit("Hostile") {
@@ -33,8 +36,17 @@ contract HostileToken is ERC20Permit {
         blacklisted[account] = value;
     }
 
+    function setPaused(bool value) external {
+        paused = value;
+    }
+
     function setHook(address hook_) external {
         hook = hook_;
+    }
+
+    /// @dev The hook is called for transfers to this account as well.
+    function setHookedRecipient(address recipient) external {
+        hookedRecipient = recipient;
     }
 
     function setReturnsFalse(bool value) external {
@@ -56,6 +68,7 @@ contract HostileToken is ERC20Permit {
     }
 
     function _update(address from, address to, uint256 amount) internal override {
+        require(!paused, "paused");
         require(!blacklisted[from] && !blacklisted[to], "blacklisted");
         if (feeBasisPoints != 0 && from != address(0) && to != address(0)) {
             uint256 fee = amount * feeBasisPoints / 10_000;
@@ -63,6 +76,6 @@ contract HostileToken is ERC20Permit {
             amount -= fee;
         }
         super._update(from, to, amount);
-        if (hook != address(0) && to == hook) ITransferHook(hook).onTransfer();
+        if (hook != address(0) && (to == hook || to == hookedRecipient)) ITransferHook(hook).onTransfer();
     }
 }

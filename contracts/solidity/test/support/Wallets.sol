@@ -2,6 +2,7 @@
 pragma solidity ^0.8.28;
 
 import {CreditVault} from "../../src/CreditVault.sol";
+import {ICreditVault} from "../../src/interfaces/ICreditVault.sol";
 import {ITransferHook} from "./HostileToken.sol";
 
 /// @notice A contract wallet that signs with its owner's key (ERC-1271)
@@ -38,6 +39,25 @@ contract ReentrantLeaver is ITransferHook {
 
     function onTransfer() external {
         try _vault.finalizeExit(address(this)) {}
+        catch {
+            wasBlocked = true;
+        }
+    }
+}
+
+/// @notice Sends a second signed deposit while the first one's tokens arrive
+contract ReentrantDepositor is ITransferHook {
+    CreditVault private immutable _vault;
+    ICreditVault.TransferAuthorisation private _second;
+    bool public wasBlocked;
+
+    constructor(CreditVault vault, ICreditVault.TransferAuthorisation memory second) {
+        _vault = vault;
+        _second = second;
+    }
+
+    function onTransfer() external {
+        try _vault.depositWithTransferAuthorisation(_second) {}
         catch {
             wasBlocked = true;
         }
