@@ -1,6 +1,7 @@
 //! The verbs. One file a command: its arguments, its help, its call.
 
 pub mod audit;
+mod books;
 pub mod export;
 mod ledger;
 pub mod log_source;
