@@ -5,6 +5,7 @@ mod books;
 pub mod export;
 mod ledger;
 pub mod log_source;
+mod mirror;
 mod model;
 mod up;
 mod worker;
@@ -28,6 +29,8 @@ pub enum Command {
     Ledger(ledger::Ledger),
     /// Files for finance.
     Export(export::Export),
+    /// Follow the log into an event store server (KurrentDB, EventStoreDB).
+    Mirror(mirror::Mirror),
     /// Fetch, verify and replay the log without trusting anybody.
     #[command(subcommand)]
     Audit(audit::Audit),
@@ -41,6 +44,7 @@ pub fn run(command: Command, output: Output) -> anyhow::Result<ExitCode> {
         Command::Model(model) => model.run(output),
         Command::Ledger(ledger) => ledger.run(output),
         Command::Export(export) => export.run(output),
+        Command::Mirror(mirror) => mirror.run(),
         Command::Audit(audit) => audit.run(output),
     }
 }

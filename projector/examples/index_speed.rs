@@ -270,9 +270,8 @@ fn main() {
     let count = commits(events).map(|commit| commit.map_or(0, |c| c.events.len())).sum::<usize>();
     let made = start.elapsed();
     let dir = tempfile::tempdir().expect("a folder for the index");
-    let mut index = Index::open(dir.path()).expect("an empty folder");
     let start = Instant::now();
-    index.follow(commits(events)).expect("a log that adds up");
+    let (index, _) = Index::catch_up(dir.path(), |_| commits(events)).expect("a log that adds up");
     let built = start.elapsed().saturating_sub(made);
     let file = std::fs::metadata(dir.path().join("index.redb")).expect("the index").len();
     println!("events {count}, made in {:.2} s", made.as_secs_f64());

@@ -5,10 +5,11 @@ use super::log_source::{LogSource, Place, archive_commits};
 use crate::exit_code::Failure;
 use anyhow::{Context, Result};
 use journal::reader::ArchiveReader;
-use projector::index::{Caught, IndexError};
+use projector::index::{Caught, IndexError, LogCommit};
 use projector::subject::{Finder, Subject};
 use projector::{At, Index};
 use protocol::event::Event;
+use std::cell::RefCell;
 
 /// Where a data directory keeps the index; deleting it is safe.
 const INDEX_FOLDER: &str = "books";
@@ -23,8 +24,37 @@ pub struct OpenBooks {
 }
 
 enum Log {
-    Archive(ArchiveReader),
+    Archive(ArchiveReader, RefCell<Cursor>),
     Fetched(Vec<Event>),
+}
+
+/// Commits are skipped faster than they are decoded: from here on the archive is better opened anew.
+const READ_ON_COMMITS_MAX: u64 = 1_000;
+
+/// Where the archive was read last. Borrowed for one look-up.
+#[derive(Default)]
+struct Cursor {
+    commits: Option<Box<dyn Iterator<Item = Result<LogCommit, String>>>>,
+    last: Option<LogCommit>,
+}
+
+impl Cursor {
+    /// The events of a commit; those of a log that ends before it are none.
+    fn events(&mut self, archive: &ArchiveReader, number: u64) -> Result<&[Event], IndexError> {
+        let at = self.last.as_ref().map_or(0, |commit| commit.number);
+        if at > number || at + READ_ON_COMMITS_MAX < number || self.commits.is_none() {
+            self.commits = Some(Box::new(archive_commits(archive, number)));
+            self.last = None;
+        }
+        while self.last.as_ref().is_none_or(|commit| commit.number < number) {
+            let next = self.commits.as_mut().and_then(Iterator::next).transpose();
+            match next.map_err(IndexError::Log)? {
+                Some(commit) => self.last = Some(commit),
+                None => return Ok(&[]),
+            }
+        }
+        Ok(self.last.as_ref().map_or(&[], |commit| commit.events.as_slice()))
+    }
 }
 
 impl OpenBooks {
@@ -39,7 +69,7 @@ impl OpenBooks {
                 if caught == Caught::Rebuilt {
                     tracing::warn!(target: "books", "the index did not fit the log and was built anew");
                 }
-                Ok(OpenBooks { index, at, log: Log::Archive(archive) })
+                Ok(OpenBooks { index, at, log: Log::Archive(archive, RefCell::default()) })
             }
             Place::Gateway(url) => {
                 let commits = source.fetch_commits(url)?;
@@ -67,11 +97,11 @@ impl Finder for OpenBooks {
     fn event(&self, leaf: u64) -> Result<Option<Event>> {
         match &self.log {
             Log::Fetched(events) => Ok(events.get(leaf as usize).cloned()),
-            Log::Archive(archive) => {
+            Log::Archive(archive, cursor) => {
                 let Some(number) = self.index.commit_of(leaf)? else { return Ok(None) };
-                let commit = archive_commits(archive, number).next().transpose().map_err(IndexError::Log)?;
-                let mut events = commit.into_iter().flat_map(|commit| commit.events);
-                Ok(events.find(|event| event.header.leaf == leaf))
+                let mut cursor = cursor.borrow_mut();
+                let events = cursor.events(archive, number)?;
+                Ok(events.iter().find(|event| event.header.leaf == leaf).cloned())
             }
         }
     }

@@ -172,7 +172,7 @@ pub(super) enum Place<'a> {
 pub(super) fn archive_commits(
     archive: &ArchiveReader,
     first: u64,
-) -> impl Iterator<Item = Result<LogCommit, String>> {
+) -> impl Iterator<Item = Result<LogCommit, String>> + use<> {
     archive.commits(first).map(|commit| {
         let commit = commit.map_err(|e| e.to_string())?;
         let previous = commit.commit.previous;
