@@ -2,10 +2,12 @@
 
 pub mod audit;
 mod bench;
+mod books;
 mod exit;
 pub mod export;
 mod ledger;
 pub mod log_source;
+mod mirror;
 mod model;
 mod up;
 mod worker;
@@ -29,6 +31,8 @@ pub enum Command {
     Ledger(ledger::Ledger),
     /// Files for finance.
     Export(export::Export),
+    /// Follow the log into an event store server (KurrentDB, EventStoreDB).
+    Mirror(mirror::Mirror),
     /// Fetch, verify and replay the log without trusting anybody.
     #[command(subcommand)]
     Audit(audit::Audit),
@@ -48,6 +52,7 @@ pub fn run(command: Command, output: Output) -> anyhow::Result<ExitCode> {
         Command::Model(model) => model.run(output),
         Command::Ledger(ledger) => ledger.run(output),
         Command::Export(export) => export.run(output),
+        Command::Mirror(mirror) => mirror.run(),
         Command::Audit(audit) => audit.run(output),
         Command::Bench(bench) => bench.run(output),
         Command::Exit(exit) => exit.run(output),

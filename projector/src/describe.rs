@@ -123,20 +123,17 @@ impl Teller<'_> {
     /// What explains it and what came of it; price lists, buckets and registrations are context, but for themselves.
     fn links(&self) -> Vec<Link> {
         let own = subject::belongs_to(&self.event.body);
+        // What was undone is in no batch.
+        let undone = self.bodies().any(|body| matches!(body, EventBody::CaptureReversed(_)));
         let life = |event: &&Event| {
             use EventBody::*;
             let same = subject::belongs_to(&event.body).iter().any(|subject| own.contains(subject));
-            let job = matches!(
-                event.body,
-                HoldPlaced(_)
-                    | HoldVoided(_)
-                    | HoldExpired(_)
-                    | HoldExtended(_)
-                    | JobDispatched(_)
-                    | UsageCaptured(_)
-                    | CaptureReversed(_)
-                    | BatchClosed(_)
-            );
+            let job = match &event.body {
+                HoldPlaced(_) | HoldVoided(_) | HoldExpired(_) | HoldExtended(_) | JobDispatched(_)
+                | UsageCaptured(_) | CaptureReversed(_) => true,
+                BatchClosed(_) => !undone,
+                _ => false,
+            };
             same || job
         };
         let link = |event: &Event| Link { leaf: event.header.leaf, kind: event.body.kind() };

@@ -1,12 +1,19 @@
 //! Files for finance: pure functions of a log prefix and parameters; the same input gives the same bytes. Every file
 //! begins with where it comes from and what it must add up to.
 
+pub mod batch;
+pub mod beancount;
 pub mod hledger;
+pub mod manifest;
 pub mod postings;
+pub mod statement;
 
 use crate::fold::{Books, FoldError};
+use protocol::amount::Amount;
+use protocol::asset::Asset;
 use protocol::event::Event;
-use protocol::id::Hash32;
+use protocol::id::{AccountId, BatchId, Hash32};
+use serde_json::{Value, json};
 use std::fmt::Write;
 
 /// What a file says about itself.
@@ -26,6 +33,41 @@ pub enum ExportError {
     /// The log does not add up.
     #[error(transparent)]
     Fold(#[from] FoldError),
+    /// A batch that is not in the log, or not with its vault.
+    #[error("{0}: the log has no such batch, or not its vault and asset")]
+    UnknownBatch(BatchId),
+    /// A payment file for a rail that the batch does not have.
+    #[error(
+        "{batch} is paid by {rail}: a file for {asked} would pay it a second time; export it as csv or json"
+    )]
+    OtherRail {
+        /// Which batch.
+        batch: BatchId,
+        /// What it was closed for.
+        rail: &'static str,
+        /// What was asked.
+        asked: &'static str,
+    },
+    /// Nothing that a chain could transfer.
+    #[error("{0} has no token with at least 6 digits on a chain: a Safe cannot pay it")]
+    NotOnChain(String),
+    /// An account that was never opened.
+    #[error("{0}: the log has not opened such an account")]
+    UnknownAccount(AccountId),
+    /// More digits than the format keeps.
+    #[error("event {leaf}: a figure has more than 28 digits, which Beancount would round; use hledger")]
+    TooManyDigits {
+        /// Where.
+        leaf: u64,
+    },
+}
+
+impl Provenance {
+    /// The same for JSON files and manifests.
+    pub fn json(&self, export: &str) -> Value {
+        json!({"tool": "counterfoil", "version": env!("CARGO_PKG_VERSION"), "export": export,
+            "origin": self.origin, "size": self.size, "root": self.root.map(|root| root.to_string())})
+    }
 }
 
 /// The lines every text file begins with, each behind `prefix`.
@@ -66,5 +108,38 @@ fn subjects(event: &Event) -> (String, String) {
         BatchConfirmed(e) => (String::new(), e.batch.to_string()),
         BatchFailed(e) => (String::new(), e.batch.to_string()),
         _ => (String::new(), String::new()),
+    }
+}
+
+/// All digits of the asset, so that nothing is left to a display style.
+fn fixed(amount: Amount, asset: &Asset) -> String {
+    let scale = usize::from(asset.ledger_scale);
+    let digits = format!("{:0width$}", amount.0.unsigned_abs(), width = scale + 1);
+    let (whole, fraction) = digits.split_at(digits.len() - scale);
+    let sign = if amount.0 < 0 { "-" } else { "" };
+    if scale == 0 { format!("{sign}{whole}.") } else { format!("{sign}{whole}.{fraction}") }
+}
+
+/// A text cell: quoted where RFC 4180 needs it, and never read as a formula.
+fn cell(text: &str) -> String {
+    let guarded =
+        if text.starts_with(['=', '+', '-', '@', '\t']) { format!("'{text}") } else { text.to_owned() };
+    if guarded.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", guarded.replace('"', "\"\""))
+    } else {
+        guarded
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cell;
+
+    #[test]
+    fn cells_are_quoted_and_never_formulas() {
+        assert_eq!(cell("a"), "a");
+        assert_eq!(cell("a,\"b\""), "\"a,\"\"b\"\"\"");
+        assert_eq!(cell("=1+1"), "'=1+1");
+        assert_eq!(cell("@x"), "'@x");
     }
 }

@@ -166,16 +166,26 @@ impl Index {
         let mut index = Index::open(dir)?;
         let from = index.next_commit();
         match index.follow(commits(from)) {
-            Ok(_) => Ok((index, if from > 1 { Caught::Up } else { Caught::Built })),
+            Ok(_) if from > 1 => Ok((index, Caught::Up)),
+            Ok(_) => {
+                index.compact()?;
+                Ok((index, Caught::Built))
+            }
             Err(IndexError::Foreign { .. } | IndexError::Store(_)) => {
                 drop(index);
                 remove(&dir.join(INDEX_FILE))?;
                 let mut index = Index::open(dir)?;
                 index.follow(commits(1))?;
+                index.compact()?;
                 Ok((index, Caught::Rebuilt))
             }
             Err(other) => Err(other),
         }
+    }
+
+    /// Gives back the pages that the building's transactions left behind: about half of the file.
+    fn compact(&mut self) -> Result<(), IndexError> {
+        self.db.compact().map(drop).map_err(|e| IndexError::Store(e.to_string()))
     }
 
     fn with(db: Database) -> Result<Index, IndexError> {

@@ -182,6 +182,8 @@ pub fn related<F: Finder>(finder: &F, event: &Event) -> Result<Vec<Event>, F::Er
             if let UsageCaptured(_) = &event.body {
                 leaves.extend(finder.batch_after(event.header.leaf)?);
             }
+            // In the log's order: whoever reads a file reads it forwards.
+            leaves.sort_unstable();
             for leaf in leaves {
                 if !found.contains_key(&leaf)
                     && let Some(event) = finder.event(leaf)?

@@ -18,6 +18,18 @@ pub fn date(us: u64) -> String {
     timestamp(us).to_zoned(TimeZone::UTC).date().to_string()
 }
 
+/// The day after, in UTC; the last day stays itself.
+pub fn next_date(us: u64) -> String {
+    let today = timestamp(us).to_zoned(TimeZone::UTC).date();
+    today.tomorrow().unwrap_or(today).to_string()
+}
+
+/// `2026-Q4`, in UTC.
+pub fn quarter(us: u64) -> String {
+    let day = timestamp(us).to_zoned(TimeZone::UTC).date();
+    format!("{:04}-Q{}", day.year(), (day.month() + 2) / 3)
+}
+
 /// Reads RFC 3339 into microseconds; `None` when it is none or before 1970.
 pub fn parse_rfc3339(text: &str) -> Option<u64> {
     u64::try_from(text.parse::<Timestamp>().ok()?.as_microsecond()).ok()
@@ -31,6 +43,8 @@ mod tests {
     fn text_is_fixed() {
         assert_eq!(rfc3339(1_790_000_000_000_001), "2026-09-21T14:13:20.000001Z");
         assert_eq!(date(1_790_000_000_000_001), "2026-09-21");
+        assert_eq!(next_date(1_790_000_000_000_001), "2026-09-22");
+        assert_eq!(quarter(1_790_000_000_000_001), "2026-Q3");
         assert_eq!(parse_rfc3339("2026-09-21T14:13:20.000001Z"), Some(1_790_000_000_000_001));
         assert_eq!(rfc3339(u64::MAX), rfc3339(u64::MAX - 1), "out of range stays in range");
     }

@@ -1,17 +1,20 @@
 //! `counterfoil ledger`: read the books.
 
+use super::books::OpenBooks;
 use super::log_source::LogSource;
 use crate::exit_code::Failure;
 use crate::output::Output;
 use anyhow::Result;
-use projector::describe::describe;
+use projector::describe::{Description, explain};
 use projector::fold::is_customer;
-use projector::statements::Statement;
-use projector::trial_balance::trial_balance;
-use projector::{Books, time};
-use protocol::event::EventBody;
+use projector::index::{At, Range};
+use projector::statements::theirs;
+use projector::subject::{Finder, Subject};
+use projector::{Names, time};
+use protocol::event::{Event, EventBody};
 use protocol::id::AccountId;
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::process::ExitCode;
 
@@ -23,12 +26,14 @@ pub enum Ledger {
     /// What an account has. Example: counterfoil ledger balance acct_... --data data
     Balance(OfAccount),
     /// What happened to an account, line by line.
-    Statement(OfAccount),
+    Statement(Statement),
     /// Every ledger account; the sums must be zero.
     TrialBalance(Source),
     /// Holds that are open.
     Holds(Source),
-    /// Explain one event in a sentence, with its legs.
+    /// Grants an account was given, with their terms.
+    Grants(OfAccount),
+    /// Explain an event, or all events of a job, hold or batch: what happened, how its figures follow, who got what.
     Describe(Describe),
 }
 
@@ -48,11 +53,21 @@ pub struct OfAccount {
     source: LogSource,
 }
 
-/// One event.
+/// One account's statement.
+#[derive(clap::Args)]
+pub struct Statement {
+    #[command(flatten)]
+    of: OfAccount,
+    /// Only the newest lines.
+    #[arg(long, value_name = "LINES")]
+    newest: Option<usize>,
+}
+
+/// What to explain. Example: counterfoil ledger describe job_... --data data
 #[derive(clap::Args)]
 pub struct Describe {
-    /// Leaf index.
-    event: u64,
+    /// Leaf index, `job_...`, `hold_...`, `batch_...`, `vouch_...`, `acct_...` or `node_...`
+    event: String,
     #[command(flatten)]
     source: LogSource,
 }
@@ -66,6 +81,7 @@ impl Ledger {
             Ledger::Statement(of) => statement(&of, output),
             Ledger::TrialBalance(of) => trial(&of.source, output),
             Ledger::Holds(of) => holds(&of.source, output),
+            Ledger::Grants(of) => grants(&of, output),
             Ledger::Describe(of) => of.run(output),
         }
     }
@@ -86,48 +102,50 @@ fn accounts(source: &LogSource, output: Output) -> Result<ExitCode> {
 }
 
 fn balance(of: &OfAccount, output: Output) -> Result<ExitCode> {
-    let books = LogSource::books(&of.source.events()?)?;
-    let mut text = format!("{} as of size {}", of.account, books.size());
+    let books = OpenBooks::open(&of.source)?;
+    let size = books.size()?;
+    let mut text = format!("{} as of size {size}", of.account);
     let mut lines = Vec::new();
-    for account in books.of_owner(of.account) {
-        let Some(asset) = books.asset(account.opened.asset) else { continue };
-        let scale = asset.ledger_scale;
-        let name = account.opened.kind.name();
-        // The customer's side of our liability.
-        let (balance, held) = (-account.counters.balance(), account.counters.pending());
+    for opened in books.index.of_owner(of.account, At::Size(size))? {
+        let Some(asset) = books.index.asset(opened.asset) else { continue };
+        let counters = books.index.balance(opened.number, At::Size(size))?;
+        let (scale, kind) = (asset.ledger_scale, opened.kind.name());
+        let (balance, held) = (theirs(opened.kind, counters.balance()), counters.pending());
         let shown = format!("{} {}", balance.to_decimal_string(scale), asset.symbol);
-        write!(text, "\n{name:20} {shown:>28}")?;
-        if is_customer(account.opened.kind) && !held.is_zero() {
+        write!(text, "\n{kind:20} {shown:>28}")?;
+        if is_customer(opened.kind) && !held.is_zero() {
             write!(text, "   held {}", held.to_decimal_string(scale))?;
         }
-        lines.push(json!({"kind": name, "asset": asset.symbol, "balance": balance.to_decimal_string(scale),
+        lines.push(json!({"kind": kind, "asset": asset.symbol, "balance": balance.to_decimal_string(scale),
             "balance_base_units": balance, "held": held.to_decimal_string(scale)}));
     }
-    output.result(&text, &json!({"account": of.account, "size": books.size(), "balances": lines}));
+    output.result(&text, &json!({"account": of.account, "size": size, "balances": lines}));
     Ok(ExitCode::SUCCESS)
 }
 
-fn statement(of: &OfAccount, output: Output) -> Result<ExitCode> {
-    let mut statement = Statement::of(of.account);
-    for event in of.source.events()? {
-        statement.apply(&event)?;
-    }
-    let mut text = format!("{} as of size {}", of.account, statement.books().size());
-    for line in statement.lines() {
-        let kind = line.kind.replace('_', " ");
+fn statement(arguments: &Statement, output: Output) -> Result<ExitCode> {
+    let of = &arguments.of;
+    let books = OpenBooks::open(&of.source)?;
+    let size = books.size()?;
+    let lines_max = arguments.newest.unwrap_or(usize::MAX);
+    let range = Range { lines_max, ..Range::until(At::Size(size)) };
+    let parts = books.index.owner_statement(of.account, &range)?;
+    let lines: Vec<_> = parts.iter().map(|part| part.line(&books.index)).collect();
+    let mut text = format!("{} as of size {size}", of.account);
+    for line in &lines {
         write!(
             text,
-            "\n{} {:6} {kind:20} {:>18} {:>18} {}",
-            line.time, line.leaf, line.amount, line.balance, line.asset
+            "\n{} {:6} {:24} {:>18} {:>18} {}",
+            line.time, line.leaf, line.text, line.amount, line.balance, line.asset
         )?;
     }
-    output.result(&text, &serde_json::to_value(statement.lines())?);
+    output.result(&text, &serde_json::to_value(&lines)?);
     Ok(ExitCode::SUCCESS)
 }
 
 fn trial(source: &LogSource, output: Output) -> Result<ExitCode> {
-    let books = LogSource::books(&source.events()?)?;
-    let trial = trial_balance(&books);
+    let books = OpenBooks::open(source)?;
+    let trial = books.index.trial_balance(At::Size(books.size()?))?;
     let mut text = format!("Trial balance as of size {} (+ debit, - credit)", trial.size);
     for line in &trial.lines {
         write!(text, "\n{:>4} {:>26} {:6} {}", line.number, line.balance_decimal, line.asset, line.account)?;
@@ -141,47 +159,95 @@ fn trial(source: &LogSource, output: Output) -> Result<ExitCode> {
 }
 
 fn holds(source: &LogSource, output: Output) -> Result<ExitCode> {
-    let events = source.events()?;
-    let mut books = Books::new();
-    let mut open = std::collections::BTreeMap::new();
-    for event in &events {
-        books.apply(event)?;
-        match &event.body {
-            EventBody::HoldPlaced(hold) => {
-                open.insert(hold.hold, describe(&books, event).sentence);
-            }
-            EventBody::HoldVoided(end) => drop(open.remove(&end.hold)),
-            EventBody::HoldExpired(end) => drop(open.remove(&end.hold)),
-            EventBody::UsageCaptured(end) => drop(open.remove(&end.hold)),
-            _ => {}
-        }
+    let books = OpenBooks::open(source)?;
+    for hold in books.index.holds(At::Size(books.size()?))? {
+        let amount = books.index.money(hold.asset, hold.amount);
+        let text = format!(
+            "{}  {amount} of {} for {}, placed by event {}",
+            hold.hold, hold.account, hold.job, hold.placed_leaf
+        );
+        let asset = books.index.asset(hold.asset);
+        let (symbol, decimal) = asset.map_or(("?".to_owned(), hold.amount.0.to_string()), |asset| {
+            (asset.symbol, hold.amount.to_decimal_string(asset.ledger_scale))
+        });
+        output.result(
+            &text,
+            &json!({"hold": hold.hold, "job": hold.job, "account": hold.account, "asset": symbol,
+                "amount": decimal, "amount_base_units": hold.amount, "placed_leaf": hold.placed_leaf}),
+        );
     }
-    for (hold, sentence) in &open {
-        output.result(&format!("{hold}  {sentence}"), &json!({"hold": hold, "sentence": sentence}));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn grants(of: &OfAccount, output: Output) -> Result<ExitCode> {
+    let books = OpenBooks::open(&of.source)?;
+    for grant in books.index.grants(of.account, At::Size(books.size()?))? {
+        let issued = &grant.issued;
+        let amount = books.index.money(issued.asset, issued.amount);
+        let end = issued.expires_us.map_or_else(|| "no end".to_owned(), time::rfc3339);
+        let state = if grant.expired { "expired" } else { "open" };
+        let text = format!(
+            "grant {:>4}  {state:7} {:?} {amount}, priority {}, {end}, event {}",
+            issued.grant.0, issued.source, issued.priority, grant.leaf
+        );
+        output.result(&text, &json!({"leaf": grant.leaf, "expired": grant.expired, "grant": issued}));
     }
     Ok(ExitCode::SUCCESS)
 }
 
 impl Describe {
     fn run(self, output: Output) -> Result<ExitCode> {
-        let mut books = Books::new();
-        for event in self.source.events()? {
-            books.apply(&event)?;
-            if event.header.leaf == self.event {
-                let described = describe(&books, &event);
-                let when = time::rfc3339(event.header.time_us);
-                let text = format!(
-                    "{}  {when}  {}\n{}\n  {}",
-                    event.header.leaf,
-                    event.body.kind(),
-                    described.sentence,
-                    described.legs.join("\n  ")
-                );
-                output.result(text.trim_end(), &json!({"event": event, "description": described}));
-                return Ok(ExitCode::SUCCESS);
+        let books = OpenBooks::open(&self.source)?;
+        let size = books.size()?;
+        let leaves = self.leaves(&books)?;
+        let mut shown = 0;
+        for leaf in leaves.into_iter().filter(|leaf| *leaf < size) {
+            let Some(event) = books.event(leaf)? else { continue };
+            let described = explain(&books.index, &books, &event)?;
+            output.result(&text(&event, &described), &json!({"event": event, "description": described}));
+            shown += 1;
+        }
+        if shown == 0 {
+            let missing = anyhow::anyhow!("{}: the log has {size} events and none is this", self.event);
+            return Err(missing.context(Failure::Finding));
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// The events that are meant, in the log's order. A hold's are those of its job too.
+    fn leaves(&self, books: &OpenBooks) -> Result<BTreeSet<u64>> {
+        if let Ok(leaf) = self.event.parse() {
+            return Ok([leaf].into());
+        }
+        let expected = "expected a leaf index, job_..., hold_..., batch_..., vouch_..., acct_... or node_...";
+        let subject = Subject::parse(&self.event).ok_or_else(|| {
+            anyhow::anyhow!("{:?} names no event: {expected}", self.event).context(Failure::Usage)
+        })?;
+        let mut leaves: BTreeSet<u64> = books.leaves(&subject)?.into_iter().collect();
+        for leaf in leaves.clone() {
+            if let Some(EventBody::HoldPlaced(placed)) = books.event(leaf)?.map(|event| event.body) {
+                leaves.extend(books.leaves(&Subject::Job(placed.job))?);
+                leaves.extend(books.leaves(&Subject::Hold(placed.hold))?);
             }
         }
-        let missing = anyhow::anyhow!("event {}: the log has {} events", self.event, books.size());
-        Err(missing.context(Failure::Finding))
+        Ok(leaves)
     }
+}
+
+/// For a person: the sentence, how its figures follow, who got what, where it belongs.
+fn text(event: &Event, described: &Description) -> String {
+    let when = time::rfc3339(event.header.time_us);
+    let mut text = format!("{}  {when}  {}\n{}", event.header.leaf, event.body.kind(), described.sentence);
+    let lists = [("  = ", &described.arithmetic), ("  - ", &described.words), ("    ", &described.legs)];
+    for (before, lines) in lists {
+        for line in lines {
+            text.push_str(&format!("\n{before}{line}"));
+        }
+    }
+    let links: Vec<String> =
+        described.links.iter().map(|link| format!("{} {}", link.leaf, link.kind.replace('_', " "))).collect();
+    if !links.is_empty() {
+        text.push_str(&format!("\n  see {}", links.join(", ")));
+    }
+    text
 }

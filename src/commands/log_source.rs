@@ -3,13 +3,15 @@
 use anyhow::{Context, Result, bail};
 use journal::reader::ArchiveReader;
 use projector::export::Provenance;
-use projector::{Books, time};
+use projector::index::LogCommit;
+use projector::{At, Books, time};
 use protocol::codec;
 use protocol::commit::Commit;
-use protocol::event::Event;
+use protocol::event::{Event, EventBody};
+use protocol::id::BatchId;
 use protocol::proof::{RootBuilder, leaf_hash};
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::exit_code::Failure;
 
@@ -25,16 +27,9 @@ pub struct LogSource {
     /// Auditor's key for --url.
     #[arg(long, env = "COUNTERFOIL_KEY", value_name = "KEY", hide_env_values = true)]
     key: Option<String>,
-    /// As of this size (number of events) or time (RFC 3339, UTC); all of it by default.
-    #[arg(long, value_name = "SIZE|TIME")]
+    /// As of this size (number of events), time (RFC 3339, UTC) or batch (`batch_...`: its cut-off); all of it by default.
+    #[arg(long, value_name = "SIZE|TIME|BATCH")]
     at: Option<String>,
-}
-
-/// Up to where.
-enum At {
-    Size(u64),
-    TimeUs(u64),
-    End,
 }
 
 impl LogSource {
@@ -42,12 +37,12 @@ impl LogSource {
     pub fn events(&self) -> Result<Vec<Event>> {
         let at = self.at()?;
         let mut events = Vec::new();
-        let mut take = |commit: Vec<Event>| {
-            for event in commit {
+        let mut take = |commit: LogCommit| {
+            for event in commit.events {
                 let within = match at {
                     At::Size(size) => event.header.leaf < size,
-                    At::TimeUs(us) => event.header.time_us <= us,
-                    At::End => true,
+                    At::Time(us) => event.header.time_us <= us,
+                    At::Batch(_) | At::Newest => true,
                 };
                 if !within {
                     return false;
@@ -56,28 +51,47 @@ impl LogSource {
             }
             true
         };
-        match (&self.data, &self.url) {
-            (Some(dir), _) => {
-                if !dir.is_dir() {
-                    let missing = anyhow::anyhow!(
-                        "{} is no directory; give the one that `up --data` had",
-                        dir.display()
-                    );
-                    return Err(missing.context(Failure::Inconclusive));
-                }
-                for commit in ArchiveReader::open(dir)?.commits(1) {
-                    if !take(commit?.events) {
+        match self.place()? {
+            Place::Data(dir) => {
+                for commit in archive_commits(&ArchiveReader::open(dir)?, 1) {
+                    if !take(commit.map_err(anyhow::Error::msg)?) {
                         break;
                     }
                 }
             }
-            (None, Some(url)) => self.fetch(url, &mut take)?,
-            (None, None) => bail!("give --data DIR or --url URL"),
+            Place::Gateway(url) => self.fetch(url, &mut take)?,
+        }
+        if let At::Batch(batch) = at {
+            cut_off(&mut events, batch)?;
         }
         Ok(events)
     }
 
-    fn fetch(&self, url: &str, take: &mut dyn FnMut(Vec<Event>) -> bool) -> Result<()> {
+    /// Every commit of a gateway's log.
+    pub(super) fn fetch_commits(&self, url: &str) -> Result<Vec<LogCommit>> {
+        let mut commits = Vec::new();
+        self.fetch(url, &mut |commit| {
+            commits.push(commit);
+            true
+        })?;
+        Ok(commits)
+    }
+
+    /// The data directory, which must be there, or the gateway.
+    pub(super) fn place(&self) -> Result<Place<'_>> {
+        match (&self.data, &self.url) {
+            (Some(dir), _) if dir.is_dir() => Ok(Place::Data(dir)),
+            (Some(dir), _) => {
+                let missing =
+                    anyhow::anyhow!("{} is no directory; give the one that `up --data` had", dir.display());
+                Err(missing.context(Failure::Inconclusive))
+            }
+            (None, Some(url)) => Ok(Place::Gateway(url)),
+            (None, None) => bail!("give --data DIR or --url URL"),
+        }
+    }
+
+    fn fetch(&self, url: &str, take: &mut dyn FnMut(LogCommit) -> bool) -> Result<()> {
         let key = self.key.as_deref().unwrap_or_default();
         let mut next = 1u64;
         let mut previous = None;
@@ -92,9 +106,12 @@ impl LogSource {
                 if decoded.number != next || previous.is_some_and(|hash| decoded.previous != hash) {
                     bail!("commit {}: does not follow the one before: not one unaltered log", decoded.number);
                 }
-                previous = Some(Commit::hash(&commit.bytes));
+                let hash = Commit::hash(&commit.bytes);
+                previous = Some(hash);
                 next += 1;
-                if !take(decoded.decode_events()?) {
+                let (number, previous) = (decoded.number, decoded.previous);
+                let events = decoded.decode_events()?;
+                if !take(LogCommit { number, hash, previous, events }) {
                     return Ok(());
                 }
             }
@@ -104,15 +121,19 @@ impl LogSource {
         }
     }
 
-    fn at(&self) -> Result<At> {
-        let Some(text) = &self.at else { return Ok(At::End) };
+    /// Up to where.
+    pub(super) fn at(&self) -> Result<At> {
+        let Some(text) = &self.at else { return Ok(At::Newest) };
         if let Ok(size) = text.parse() {
             return Ok(At::Size(size));
         }
-        let time = time::parse_rfc3339(text).map(At::TimeUs);
+        if let Ok(batch) = text.parse() {
+            return Ok(At::Batch(batch));
+        }
+        let time = time::parse_rfc3339(text).map(At::Time);
         time.ok_or_else(|| {
             anyhow::anyhow!(
-                "--at {text:?}: expected a number of events or a time such as 2026-11-21T10:00:00Z"
+                "--at {text:?}: expected a number of events, a time such as 2026-11-21T10:00:00Z, or a batch_..."
             )
             .context(Failure::Usage)
         })
@@ -136,6 +157,38 @@ impl LogSource {
         }
         Ok(Provenance { origin: books.origin().to_owned(), size: books.size(), root: Some(root.root()) })
     }
+}
+
+/// Where the log is read.
+#[derive(Clone, Copy)]
+pub(super) enum Place<'a> {
+    /// A data directory with everything stopped, or beside a running network.
+    Data(&'a Path),
+    /// A gateway's address.
+    Gateway(&'a str),
+}
+
+/// Commits of the archive from a number on, as the index takes them.
+pub(super) fn archive_commits(
+    archive: &ArchiveReader,
+    first: u64,
+) -> impl Iterator<Item = Result<LogCommit, String>> + use<> {
+    archive.commits(first).map(|commit| {
+        let commit = commit.map_err(|e| e.to_string())?;
+        let previous = commit.commit.previous;
+        Ok(LogCommit { number: commit.number, hash: commit.hash, previous, events: commit.events })
+    })
+}
+
+/// Leaves what was before the batch's cut-off.
+fn cut_off(events: &mut Vec<Event>, batch: BatchId) -> Result<()> {
+    let cutoff = events.iter().find_map(|event| match &event.body {
+        EventBody::BatchClosed(closed) if closed.batch == batch => Some(closed.cutoff_leaf),
+        _ => None,
+    });
+    let unknown = || anyhow::anyhow!("--at {batch}: the log has no such batch").context(Failure::Finding);
+    events.truncate(cutoff.ok_or_else(unknown)? as usize);
+    Ok(())
 }
 
 /// One line of `/v1/audit/commits`.

@@ -64,7 +64,7 @@ fn python_environment(workspace: &Workspace) -> Result<PathBuf> {
 
 fn imports(python: &Path) -> bool {
     let mut command = Command::new(python);
-    command.args(["-c", "import cbor2, nats, nacl, openai, zcbor"]).stdin(Stdio::null());
+    command.args(["-c", "import beancount, cbor2, duckdb, nats, nacl, openai, zcbor"]).stdin(Stdio::null());
     command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
 }
 

@@ -1,7 +1,7 @@
 //! The books as an hledger journal: exact to every digit, declared accounts, commodities and payees, and a last entry that
 //! asserts every balance, so that `hledger check` finds a missing or altered leg.
 
-use super::{ExportError, Provenance, booked, provenance_lines, subjects};
+use super::{ExportError, Provenance, booked, fixed, provenance_lines, subjects};
 use crate::fold::Books;
 use crate::names::Names;
 use crate::time::{date, rfc3339};
@@ -87,15 +87,6 @@ fn assertions(text: &mut String, books: &Books) {
         let (name, symbol) = (name(books, account.opened.number), symbol(asset));
         line(text, format_args!("    {name}  {zero} {symbol} = {balance} {symbol}"));
     }
-}
-
-/// All digits of the asset, so that nothing is left to a display style.
-fn fixed(amount: Amount, asset: &Asset) -> String {
-    let scale = usize::from(asset.ledger_scale);
-    let digits = format!("{:0width$}", amount.0.unsigned_abs(), width = scale + 1);
-    let (whole, fraction) = digits.split_at(digits.len() - scale);
-    let sign = if amount.0 < 0 { "-" } else { "" };
-    if scale == 0 { format!("{sign}{whole}.") } else { format!("{sign}{whole}.{fraction}") }
 }
 
 fn symbol(asset: &Asset) -> String {

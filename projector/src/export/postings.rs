@@ -1,7 +1,7 @@
 //! Postings as CSV: one row a booked leg. RFC 4180, UTF-8, LF, amounts as integers of base units with their scale.
 //! Lines before the header begin with `#`.
 
-use super::{ExportError, Provenance, booked, provenance_lines, subjects};
+use super::{ExportError, Provenance, booked, cell, provenance_lines, subjects};
 use crate::names::Names;
 use crate::time::rfc3339;
 use protocol::event::Event;
@@ -44,28 +44,4 @@ pub fn csv(events: &[Event], provenance: &Provenance) -> Result<String, ExportEr
         debits.iter().map(|(asset, sum)| format!("control total {asset}: debits {sum} = credits {sum}")),
     );
     Ok(format!("{}{COLUMNS}\n{rows}", provenance_lines("#", "postings", provenance, &extra)))
-}
-
-/// A text cell: quoted where RFC 4180 needs it, and never read as a formula.
-fn cell(text: &str) -> String {
-    let guarded =
-        if text.starts_with(['=', '+', '-', '@', '\t']) { format!("'{text}") } else { text.to_owned() };
-    if guarded.contains([',', '"', '\n', '\r']) {
-        format!("\"{}\"", guarded.replace('"', "\"\""))
-    } else {
-        guarded
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::cell;
-
-    #[test]
-    fn cells_are_quoted_and_never_formulas() {
-        assert_eq!(cell("a"), "a");
-        assert_eq!(cell("a,\"b\""), "\"a,\"\"b\"\"\"");
-        assert_eq!(cell("=1+1"), "'=1+1");
-        assert_eq!(cell("@x"), "'@x");
-    }
 }

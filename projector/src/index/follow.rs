@@ -20,7 +20,8 @@ use redb::{ReadableTable, Table, WriteTransaction};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Events gathered before they are written: memory against the size of a transaction.
-const EVENTS_PER_WRITE_MAX: usize = 32 * 1024;
+/// Each transaction rewrites most pages that random ids fall into, so a build wants few of them.
+const EVENTS_PER_WRITE_MAX: usize = 128 * 1024;
 /// A list of the open holds is kept this often.
 const LEAVES_PER_MARK: u64 = 4096;
 /// Leaves of one subject in one row.

@@ -193,7 +193,8 @@ impl Index {
                 break;
             }
             let counters = counters_at(&legs, number, size)?;
-            let line = TrialLine::of(self, &opened, &counters);
+            let known = Known { assets: &self.assets, opened: &opened };
+            let line = TrialLine::of(&known, &opened, &counters);
             sums.entry(line.asset.clone()).or_default().0 += line.balance.0;
             lines.push(line);
         }
@@ -308,6 +309,22 @@ impl Index {
         let rows = bytes.map(|bytes| events::rows(bytes.value())).unwrap_or_default();
         let within = rows.partition_point(|row| row.time_us <= us);
         Ok(block * LEAVES_PER_BLOCK + within as u64)
+    }
+}
+
+/// The names of one account that was read already.
+struct Known<'a> {
+    assets: &'a [Asset],
+    opened: &'a OpenedLedgerAccount,
+}
+
+impl Names for Known<'_> {
+    fn asset(&self, id: AssetId) -> Option<Asset> {
+        self.assets.get(id.0 as usize).cloned()
+    }
+
+    fn ledger_account(&self, number: LedgerAccount) -> Option<OpenedLedgerAccount> {
+        (number == self.opened.number).then(|| self.opened.clone())
     }
 }
 
