@@ -130,7 +130,9 @@ impl LogCopy {
         let read = |tile: Tile| read_at_most(&tiles.join(tile.path()), BUNDLE_BYTES_MAX);
         let (found, bytes) = match read(tile) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && tile != tile.full() => {
-                (tile.full(), read(tile.full()).map_err(|_| error))
+                let larger = [tile.full()].into_iter().chain(larger_partial(tiles, tile));
+                let found = larger.map(|tile| (tile, read(tile))).find(|(_, bytes)| bytes.is_ok());
+                found.unwrap_or((tile, Err(error)))
             }
             other => (tile, other),
         };
@@ -166,6 +168,15 @@ impl LogCopy {
     }
 }
 
+/// The widest partial form of a tile that is wider than what is asked for: it was asked for at an earlier size.
+fn larger_partial(tiles: &Path, tile: Tile) -> Option<Tile> {
+    let folder = tiles.join(Tile { width: 1, ..tile }.path());
+    let widths = std::fs::read_dir(folder.parent()?).ok()?;
+    let widths = widths.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u64>().ok());
+    let width = widths.filter(|width| (tile.width + 1..TILE_WIDTH).contains(width)).max()?;
+    Some(Tile { width, ..tile })
+}
+
 impl From<ArchiveFault> for CopyFault {
     fn from(fault: ArchiveFault) -> CopyFault {
         CopyFault { path: fault.file, reason: format!("at byte {}: {}", fault.offset, fault.reason) }
@@ -196,7 +207,7 @@ pub(crate) fn read_checkpoint(path: &Path) -> Result<Result<SignedCheckpoint, Ch
     Ok(SignedCheckpoint::parse(&bytes))
 }
 
-fn list(directory: &Path) -> Result<Vec<PathBuf>, AuditError> {
+pub(crate) fn list(directory: &Path) -> Result<Vec<PathBuf>, AuditError> {
     let entries = match std::fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),

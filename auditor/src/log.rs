@@ -4,6 +4,8 @@
 use crate::archive::{Archive, Commits};
 use crate::copy::{CopyFault, LogCopy};
 use crate::merkle::{Roots, leaf_hash};
+use protocol::codec::decode_event;
+use protocol::event::Event;
 use protocol::id::Hash32;
 use protocol::tile::TILE_WIDTH;
 use std::collections::VecDeque;
@@ -102,4 +104,23 @@ impl<'a> Walk<'a> {
         };
         Ok(self.roots.root_with(tiles as usize, &rest))
     }
+}
+
+/// Shows each event of the first `size` leaves with its bytes. Entries that are no events are passed over: `audit replay`
+/// finds them.
+pub(crate) fn each_event(
+    copy: &LogCopy,
+    size: u64,
+    mut show: impl FnMut(u64, &Event, &[u8]),
+) -> Result<(), CopyFault> {
+    let mut walk = Walk::new(copy, size);
+    while let Some(bundle) = walk.next_bundle() {
+        let bundle = bundle?;
+        for (leaf, entry) in (bundle.first_leaf..).zip(&bundle.entries) {
+            if let Ok(event) = decode_event(entry) {
+                show(leaf, &event, entry);
+            }
+        }
+    }
+    Ok(())
 }

@@ -30,6 +30,7 @@ pub(crate) use charges::SampledCharge;
 use judge::Judge;
 use protocol::codec::decode_event;
 use std::path::PathBuf;
+pub(crate) use totals::symbol;
 pub(crate) use world::World;
 
 /// What to replay.

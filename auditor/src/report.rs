@@ -259,6 +259,23 @@ pub struct Drift {
     pub pending: String,
 }
 
+/// One thing that a command lists: an item at a period's edge, a role and what it did, a proved event.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Item {
+    /// What kind of thing.
+    pub what: String,
+    /// Where it stands, if at one place.
+    pub leaf: Option<u64>,
+    /// Which one.
+    pub id: Option<String>,
+    /// Symbol of the amount's asset.
+    pub asset: Option<String>,
+    /// Base units.
+    pub amount: Option<String>,
+    /// In words.
+    pub note: String,
+}
+
 /// What an audit says.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Report {
@@ -298,6 +315,8 @@ pub struct Report {
     pub sample: Vec<SampledRow>,
     /// Log against chain.
     pub drift: Vec<Drift>,
+    /// What the command lists.
+    pub items: Vec<Item>,
     /// When it began, microseconds UTC.
     pub started_us: u64,
     /// When it ended, microseconds UTC.
@@ -330,6 +349,7 @@ impl Report {
             trial_balance: Vec::new(),
             sample: Vec::new(),
             drift: Vec::new(),
+            items: Vec::new(),
             started_us: now_us(),
             finished_us: 0,
         }

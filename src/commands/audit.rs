@@ -1,5 +1,7 @@
-//! `counterfoil audit`: fetch, verify, replay, sample, reconcile. The judging is the auditor room's; here are flags,
-//! sources and exit codes.
+//! `counterfoil audit`: fetch, verify, replay, sample, reconcile; one-sided looks are in `examine`. The judging is the
+//! auditor room's; here are flags, sources and exit codes.
+
+mod examine;
 
 use crate::audit_doors::{ChainAtBlock, CpuKernels};
 use crate::output::Output;
@@ -31,6 +33,24 @@ pub enum Audit {
     Sample(Sample),
     /// Compare the books with the chain.
     Reconcile(Reconcile),
+    /// Prove that one event or receipt is in the log, for somebody who has nothing else. Example: counterfoil audit prove copy job_...
+    Prove(examine::Prove),
+    /// Check such a proof, offline.
+    CheckProof(examine::CheckProof),
+    /// What lies across the edges of a period.
+    Cutoff(examine::Cutoff),
+    /// Nothing left hanging, nothing served and not charged.
+    Completeness(examine::Completeness),
+    /// Segregation of duties: who did what, and what was another's.
+    Sod(examine::Source),
+    /// Nothing in the log is about a person.
+    Privacy(examine::Source),
+    /// What is owed, as a tree whose root and total can be published.
+    Liabilities(examine::Liabilities),
+    /// One account's place in that tree, for its owner.
+    ProveBalance(examine::ProveBalance),
+    /// Check such a place against the published root and total, offline.
+    CheckBalance(examine::CheckBalance),
 }
 
 /// See [`Audit::Fetch`].
@@ -160,6 +180,15 @@ impl Audit {
             Audit::Replay(replay) => replay.run(),
             Audit::Sample(sample) => sample.run(),
             Audit::Reconcile(reconcile) => reconcile.run(),
+            Audit::Prove(prove) => prove.run(),
+            Audit::CheckProof(check) => check.run(),
+            Audit::Cutoff(cutoff) => cutoff.run(),
+            Audit::Completeness(completeness) => completeness.run(),
+            Audit::Sod(source) => examine::sod(source),
+            Audit::Privacy(source) => examine::look_for_persons(source),
+            Audit::Liabilities(liabilities) => liabilities.run(),
+            Audit::ProveBalance(prove) => prove.run(),
+            Audit::CheckBalance(check) => check.run(),
         };
         let report = match report {
             Ok(report) => report,

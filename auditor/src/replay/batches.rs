@@ -68,6 +68,9 @@ pub(crate) struct Batch {
     pub(crate) root_total_units: u64,
     pub(crate) commitment: Option<Word32>,
     pub(crate) stage: Stage,
+    pub(crate) closed_us: u64,
+    /// When it was confirmed or failed.
+    pub(crate) ended_us: Option<u64>,
     pub(crate) confirmed: Option<(Word32, u64)>,
     lines: Vec<Line>,
 }
@@ -154,6 +157,8 @@ pub(crate) fn closed(
         payout_root: payout_root(leaves),
         commitment: None,
         stage: Stage::Closed,
+        closed_us: header.time_us,
+        ended_us: None,
         confirmed: None,
         lines,
     };
@@ -343,7 +348,12 @@ pub(crate) fn submitted(
     Some(Legs::default())
 }
 
-pub(crate) fn confirmed(world: &mut World, judge: &mut Judge, event: &BatchConfirmed) -> Option<Legs> {
+pub(crate) fn confirmed(
+    world: &mut World,
+    judge: &mut Judge,
+    header: &Header,
+    event: &BatchConfirmed,
+) -> Option<Legs> {
     let batch = advance(world, judge, event.batch, &[Stage::Submitted], Stage::Confirmed)?;
     let unit = world.vault_unit(batch.asset)?;
     let charged = batch.charged_units();
@@ -361,7 +371,8 @@ pub(crate) fn confirmed(world: &mut World, judge: &mut Judge, event: &BatchConfi
         let payee = world.payees.entry((batch.vault, payout.account)).or_default();
         payee.confirmed_units = payout.cumulative_units;
     }
-    world.batches.get_mut(&event.batch)?.confirmed = Some((event.tx, event.block));
+    let row = world.batches.get_mut(&event.batch)?;
+    (row.confirmed, row.ended_us) = (Some((event.tx, event.block)), Some(header.time_us));
     let mut legs = move_payouts(&batch, unit, AccountKind::OperatorSettling, AccountKind::OperatorPayable);
     legs.debit(BookKey::system(AccountKind::PotAsset, batch.asset), amount);
     legs.credit(BookKey::system(AccountKind::VaultAsset, batch.asset), amount);
@@ -369,8 +380,14 @@ pub(crate) fn confirmed(world: &mut World, judge: &mut Judge, event: &BatchConfi
 }
 
 /// The amounts of a failed batch wait again, in their old places.
-pub(crate) fn failed(world: &mut World, judge: &mut Judge, event: &BatchFailed) -> Option<Legs> {
+pub(crate) fn failed(
+    world: &mut World,
+    judge: &mut Judge,
+    header: &Header,
+    event: &BatchFailed,
+) -> Option<Legs> {
     let batch = advance(world, judge, event.batch, &[Stage::Closed, Stage::Submitted], Stage::Failed)?;
+    world.batches.get_mut(&event.batch)?.ended_us = Some(header.time_us);
     let unit = world.vault_unit(batch.asset)?;
     for line in &batch.lines {
         if let Some(wallet) = world.wallets.get_mut(&(batch.vault, line.wallet)) {

@@ -29,6 +29,7 @@ pub(crate) struct Carry {
 #[derive(Clone, Debug)]
 pub(crate) struct Charge {
     pub(crate) leaf: u64,
+    pub(crate) time_us: u64,
     pub(crate) event: UsageCaptured,
     pub(crate) share_ppm: u32,
 }
@@ -124,7 +125,8 @@ pub(crate) fn captured(
         meters::spend(world, judge, meter, event.beyond_hold.map_or(0, |amount| amount.0));
     }
     let job = world.jobs.get_mut(&id)?;
-    job.charges.push(Charge { leaf: header.leaf, event: event.clone(), share_ppm });
+    let (leaf, time_us) = (header.leaf, header.time_us);
+    job.charges.push(Charge { leaf, time_us, event: event.clone(), share_ppm });
     if !is_open(event) {
         holds::end(world, header, id, &mut legs)?;
     }

@@ -11,6 +11,7 @@ use protocol::id::Hash32;
 #[derive(Clone, Debug)]
 pub(crate) struct SampledCharge {
     pub(crate) leaf: u64,
+    pub(crate) time_us: u64,
     pub(crate) event: UsageCaptured,
     pub(crate) model: String,
     pub(crate) weights: Hash32,
@@ -41,6 +42,7 @@ impl World {
         let attempt = job.attempts.get(event.attempt as usize);
         Some(SampledCharge {
             leaf: last.leaf,
+            time_us: last.time_us,
             model: job.model.to_string(),
             weights: rate.map_or(Hash32([0; 32]), |rate| rate.weights),
             body: attempt.map_or(Hash32([0; 32]), |attempt| attempt.body),

@@ -32,6 +32,9 @@ pub(crate) struct Job {
     pub(crate) output_units_max: u64,
     pub(crate) deadline_us: u64,
     pub(crate) placed_commit: u64,
+    pub(crate) placed_us: u64,
+    /// When its hold ended.
+    pub(crate) ended_us: Option<u64>,
     /// Where its spending is counted, if it is.
     pub(crate) meter: Option<MeterKey>,
     pub(crate) attempts: Vec<Attempt>,
@@ -109,6 +112,8 @@ pub(crate) fn placed(
         output_units_max: event.output_units_max,
         deadline_us: event.deadline_us,
         placed_commit: header.commit,
+        placed_us: header.time_us,
+        ended_us: None,
         meter,
         attempts: Vec::new(),
         charges: Vec::new(),
@@ -287,7 +292,7 @@ pub(crate) fn open(world: &World, judge: &mut Judge, hold: HoldId) -> Option<Job
 /// Ends a hold: what it still holds is released, and what would flow back into a grant that is over is breakage.
 pub(crate) fn end(world: &mut World, header: &Header, id: JobId, legs: &mut Legs) -> Option<()> {
     let job = world.jobs.get_mut(&id)?;
-    job.is_open = false;
+    (job.is_open, job.ended_us) = (false, Some(header.time_us));
     let (meter, mut rest) = (job.meter, 0i128);
     for slice in job.slices.iter_mut().filter(|slice| slice.held != 0) {
         let held = std::mem::take(&mut slice.held);

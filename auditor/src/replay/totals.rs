@@ -6,7 +6,7 @@ use protocol::asset::AssetId;
 use protocol::event::account::AccountKind;
 use std::collections::BTreeMap;
 
-fn symbol(world: &World, asset: AssetId) -> (String, u8) {
+pub(crate) fn symbol(world: &World, asset: AssetId) -> (String, u8) {
     let assets = world.network.as_ref().map_or(&[][..], |network| &network.assets);
     let found = assets.iter().find(|known| known.id == asset);
     found.map_or((format!("asset {}", asset.0), 0), |known| (known.symbol.clone(), known.ledger_scale))

@@ -28,6 +28,8 @@ pub(crate) struct Voucher {
     pub(crate) amount: i128,
     pub(crate) nonce: u64,
     pub(crate) open: bool,
+    pub(crate) issued_us: u64,
+    pub(crate) ended_us: Option<u64>,
 }
 
 pub(crate) fn issued(
@@ -71,6 +73,8 @@ pub(crate) fn issued(
         amount,
         nonce: event.nonce,
         open: true,
+        issued_us: header.time_us,
+        ended_us: None,
     };
     let is_new = world.vouchers.insert(event.voucher, row).is_none();
     judge.require(KIND, "a voucher is issued once", event.voucher, || is_new);
@@ -80,10 +84,16 @@ pub(crate) fn issued(
 }
 
 /// Ends a voucher's reservation.
-fn close(world: &mut World, judge: &mut Judge, id: VoucherId, legs: &mut Legs) -> Option<Voucher> {
+fn close(
+    world: &mut World,
+    judge: &mut Judge,
+    header: &Header,
+    id: VoucherId,
+    legs: &mut Legs,
+) -> Option<Voucher> {
     let voucher = world.vouchers.get_mut(&id).filter(|voucher| voucher.open);
     let voucher = judge.known(KIND, voucher, "open voucher", id)?;
-    voucher.open = false;
+    (voucher.open, voucher.ended_us) = (false, Some(header.time_us));
     let voucher = voucher.clone();
     let bucket = world.wallets.get(&(voucher.vault, voucher.wallet)).and_then(|wallet| wallet.bucket);
     let grant = bucket.and_then(|bucket| world.grants.get_mut(bucket.0 as usize))?;
@@ -99,7 +109,7 @@ pub(crate) fn redeemed(
     event: &VoucherRedeemed,
 ) -> Option<Legs> {
     let mut legs = Legs::default();
-    let voucher = close(world, judge, event.voucher, &mut legs)?;
+    let voucher = close(world, judge, header, event.voucher, &mut legs)?;
     let asset = judge.known(KIND, world.vaults.get(&voucher.vault), "vault", voucher.vault.vault)?.asset;
     let wallet = world.wallets.get_mut(&(voucher.vault, voucher.wallet))?;
     wallet.withdrawn_units = wallet.withdrawn_units.saturating_add(voucher.units);
@@ -114,9 +124,14 @@ pub(crate) fn redeemed(
     Some(legs)
 }
 
-pub(crate) fn lapsed(world: &mut World, judge: &mut Judge, event: &VoucherLapsed) -> Option<Legs> {
+pub(crate) fn lapsed(
+    world: &mut World,
+    judge: &mut Judge,
+    header: &Header,
+    event: &VoucherLapsed,
+) -> Option<Legs> {
     let mut legs = Legs::default();
-    close(world, judge, event.voucher, &mut legs)?;
+    close(world, judge, header, event.voucher, &mut legs)?;
     Some(legs)
 }
 
@@ -149,7 +164,7 @@ pub(crate) fn exit_finalised(
     let here = |voucher: &Voucher| voucher.open && (voucher.vault, voucher.wallet) == (vault, address);
     let dead: Vec<VoucherId> = world.vouchers.iter().filter(|(_, v)| here(v)).map(|(id, _)| *id).collect();
     for id in dead {
-        close(world, judge, id, &mut legs)?;
+        close(world, judge, header, id, &mut legs)?;
     }
     let wallet = world.wallets.get_mut(&(vault, address)).filter(|wallet| wallet.exiting);
     let wallet = judge.known(KIND, wallet, "wallet that leaves", address)?;

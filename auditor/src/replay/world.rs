@@ -91,6 +91,11 @@ impl World {
         self.leaf
     }
 
+    /// Of the last event, microseconds UTC.
+    pub(crate) fn time_us(&self) -> u64 {
+        self.time_us
+    }
+
     pub(crate) fn heads(&self) -> &[NamedHead] {
         &self.named_heads
     }
@@ -230,7 +235,7 @@ impl World {
             EventBody::ExitFinalised(e) => vouchers::exit_finalised(self, judge, header, e),
             EventBody::VoucherIssued(e) => vouchers::issued(self, judge, header, e),
             EventBody::VoucherRedeemed(e) => vouchers::redeemed(self, judge, header, e),
-            EventBody::VoucherLapsed(e) => vouchers::lapsed(self, judge, e),
+            EventBody::VoucherLapsed(e) => vouchers::lapsed(self, judge, header, e),
             EventBody::CheckpointAnchored(e) => batches::anchored(self, judge, header, e),
             EventBody::GrantIssued(e) => grants::issued(self, judge, header, e),
             EventBody::GrantExpired(e) => grants::expired(self, judge, header, e),
@@ -247,8 +252,8 @@ impl World {
             EventBody::HoldExtended(e) => holds::extended(self, judge, header, e),
             EventBody::BatchClosed(e) => batches::closed(self, judge, header, e),
             EventBody::BatchSubmitted(e) => batches::submitted(self, judge, header, e),
-            EventBody::BatchConfirmed(e) => batches::confirmed(self, judge, e),
-            EventBody::BatchFailed(e) => batches::failed(self, judge, e),
+            EventBody::BatchConfirmed(e) => batches::confirmed(self, judge, header, e),
+            EventBody::BatchFailed(e) => batches::failed(self, judge, header, e),
             EventBody::PayoutClaimed(e) => batches::claimed(self, judge, header, e),
         }
     }

@@ -29,6 +29,13 @@ pub fn render(report: &Report) -> String {
             line.what, line.log, line.chain, line.drift, line.pending
         );
     }
+    for item in &report.items {
+        let leaf = item.leaf.map(|leaf| format!("leaf {leaf} ")).unwrap_or_default();
+        let id = item.id.as_deref().unwrap_or("");
+        let amount = item.amount.as_deref().unwrap_or("");
+        let asset = item.asset.as_deref().unwrap_or("");
+        let _ = writeln!(text, "  {:<22} {leaf}{id} {amount} {asset} {}", item.what, item.note);
+    }
     if let Some(first) = &report.first_divergence {
         let _ = writeln!(text, "first divergence: leaf {} ({}): {}", first.leaf, first.check, first.message);
     }

@@ -4,6 +4,7 @@
 mod archived;
 mod cheats;
 mod credit;
+mod examining;
 mod fetching;
 mod log;
 mod mutations;
