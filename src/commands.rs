@@ -5,6 +5,7 @@ pub mod export;
 mod ledger;
 pub mod log_source;
 mod model;
+mod restore;
 mod up;
 mod worker;
 
@@ -25,6 +26,8 @@ pub enum Command {
     /// Read the books.
     #[command(subcommand)]
     Ledger(ledger::Ledger),
+    /// Rebuild the log's stream from the archive, and prove the result.
+    Restore(restore::RestoreCommand),
     /// Files for finance.
     Export(export::Export),
     /// Fetch, verify and replay the log without trusting anybody.
@@ -39,6 +42,7 @@ pub fn run(command: Command, output: Output) -> anyhow::Result<ExitCode> {
         Command::Worker(worker) => worker.run(output),
         Command::Model(model) => model.run(output),
         Command::Ledger(ledger) => ledger.run(output),
+        Command::Restore(restore) => restore.run(output),
         Command::Export(export) => export.run(output),
         Command::Audit(audit) => audit.run(output),
     }

@@ -3,7 +3,7 @@
 
 mod start;
 
-pub use start::StartError;
+pub use start::{StartError, lock_data_dir};
 
 use crate::auth::{self, Credentials};
 use crate::client::LedgerClient;

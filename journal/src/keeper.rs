@@ -163,6 +163,10 @@ impl Running {
         let reader = self.reader().await?;
         let sealer = &self.options.sealer;
         let before = sealer.index().position_of(wound.first - 1)?;
+        if let Some(file) = &wound.file {
+            sealer.keep_aside(file)?;
+        }
+        let mut stored = Vec::new();
         let mut commits = reader.from_commit(wound.first, Until::Commit(wound.last));
         let (mut builder, mut last) = (SegmentBuilder::new(sealer.shard()), before);
         while let Some(commit) = commits.next().await {
@@ -174,7 +178,7 @@ impl Running {
             last = commit.position();
             if builder.bytes_len() >= HEALED_BYTES_MAX {
                 let full = std::mem::replace(&mut builder, SegmentBuilder::new(sealer.shard()));
-                sealer.store(full)?;
+                stored.push(sealer.store(full)?);
             }
         }
         if let Some(next) = sealer.index().read(wound.last + 1)?
@@ -183,10 +187,10 @@ impl Running {
             return Err(wound.no_fit(wound.last + 1));
         }
         if builder.last().is_some() {
-            sealer.store(builder)?;
+            stored.push(sealer.store(builder)?);
         }
         if let Some(file) = &wound.file {
-            sealer.set_aside(file)?;
+            sealer.remove_rotten(file, &stored)?;
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ pub mod journal;
 mod keeper;
 pub mod pipeline;
 pub mod reader;
+pub mod restore;
 pub mod segment;
 pub mod server;
 pub mod snapshot_store;

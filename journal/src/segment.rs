@@ -12,7 +12,7 @@ pub use reading::Segment;
 pub use sealer::{SEALED_AFTER_FILES, Sealer};
 pub use store::{DirectoryStore, SegmentStore};
 
-pub(crate) use parts::{Part, list_parts, set_aside};
+pub(crate) use parts::{Part, keep_aside, list_parts, set_aside};
 pub(crate) use sealer::Wound;
 
 use crate::pipeline::Position;
