@@ -131,17 +131,25 @@ impl Running {
         {
             tracing::warn!(target: "journal", "no snapshot: {error}");
         }
-        let rotten = match self.options.sealer.seal_next() {
-            Ok(_) => false,
-            Err(error) => {
-                tracing::warn!(target: "journal", "{error}");
-                true
-            }
-        };
+        let rotten = self.seal();
         if rotten || self.scrubbed.is_none_or(|at| at.elapsed() >= SCRUB_PERIOD) {
             let first_time = self.scrubbed.replace(Instant::now()).is_none();
             if let Err(error) = self.scrub(first_time).await {
                 tracing::error!(target: "journal", "{error}");
+            }
+        }
+    }
+
+    /// Seals what is complete; true when a file was found rotten.
+    fn seal(&self) -> bool {
+        loop {
+            match self.options.sealer.seal_next() {
+                Ok(Some(_)) if self.options.stopped.borrow().is_none() => {}
+                Ok(_) => return false,
+                Err(error) => {
+                    tracing::warn!(target: "journal", "{error}");
+                    return true;
+                }
             }
         }
     }

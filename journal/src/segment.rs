@@ -6,6 +6,8 @@ mod parts;
 mod reading;
 mod sealer;
 mod store;
+#[cfg(test)]
+mod tests;
 
 pub use builder::SegmentBuilder;
 pub use reading::Segment;
