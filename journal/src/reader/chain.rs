@@ -46,10 +46,15 @@ impl CommittedCommit {
 
     /// Decodes a commit; where it belongs is not checked.
     pub fn decode(number: u64, bytes: Bytes) -> Result<Self, ReadError> {
+        let hash = Commit::hash(&bytes);
+        Self::decode_hashed(number, bytes, hash)
+    }
+
+    fn decode_hashed(number: u64, bytes: Bytes, hash: Hash32) -> Result<Self, ReadError> {
         let codec = |source| ReadError::Codec { at: number, source };
         let commit = decode_commit(&bytes).map_err(codec)?;
         let events = commit.decode_events().map_err(codec)?;
-        Ok(Self { number, hash: Commit::hash(&bytes), bytes, commit, events })
+        Ok(Self { number, hash, bytes, commit, events })
     }
 }
 
@@ -109,9 +114,15 @@ impl ChainCheck {
 
     /// The commit that must come next, checked and decoded.
     pub fn check(&mut self, bytes: Bytes) -> Result<CommittedCommit, ReadError> {
+        let hash = Commit::hash(&bytes);
+        self.check_hashed(bytes, hash)
+    }
+
+    /// The same for bytes whose hash was computed already.
+    pub(super) fn check_hashed(&mut self, bytes: Bytes, hash: Hash32) -> Result<CommittedCommit, ReadError> {
         let at = self.next;
         let broken = |reason: String| Err(ReadError::Broken { at, reason });
-        let checked = CommittedCommit::decode(at, bytes)?;
+        let checked = CommittedCommit::decode_hashed(at, bytes, hash)?;
         let commit = &checked.commit;
         if commit.version != COMMIT_VERSION {
             return broken(format!("its version is {}, this program knows {COMMIT_VERSION}", commit.version));

@@ -5,7 +5,7 @@ use super::RestoreError;
 use crate::pipeline::Position;
 use crate::reader::RawCheck;
 use crate::segment::{DirectoryStore, Part, Segment, SegmentStore, list_parts};
-use crate::tail::{ARCHIVE_FOLDER, TailError, salvage, shard_of};
+use crate::tail::{ARCHIVE_FOLDER, salvage, shard_of};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -164,7 +164,7 @@ impl CopyWalk<'_> {
                     Err(error) => self.trouble = Some(error.to_string()),
                 },
                 Part::Tail { path, .. } => {
-                    let found = salvage(path, self.copies.shard).map_err(TailError::from)?;
+                    let found = salvage(path, self.copies.shard)?;
                     self.trouble = Some(format!("{} does not hold it whole", path.display()));
                     self.ready = found.into_iter().map(|(head, bytes)| (head.number, bytes)).collect();
                     let highest = self.ready.iter().map(|(number, _)| *number).max();
