@@ -9,6 +9,7 @@ mod ledger;
 pub mod log_source;
 mod mirror;
 mod model;
+mod restore;
 mod up;
 mod worker;
 
@@ -29,6 +30,8 @@ pub enum Command {
     /// Read the books.
     #[command(subcommand)]
     Ledger(ledger::Ledger),
+    /// Rebuild the log's stream from the archive, and prove the result.
+    Restore(restore::RestoreCommand),
     /// Files for finance.
     Export(export::Export),
     /// Follow the log into an event store server (KurrentDB, EventStoreDB).
@@ -51,6 +54,7 @@ pub fn run(command: Command, output: Output) -> anyhow::Result<ExitCode> {
         Command::Worker(worker) => worker.run(output),
         Command::Model(model) => model.run(output),
         Command::Ledger(ledger) => ledger.run(output),
+        Command::Restore(restore) => restore.run(output),
         Command::Export(export) => export.run(output),
         Command::Mirror(mirror) => mirror.run(),
         Command::Audit(audit) => audit.run(output),

@@ -4,7 +4,7 @@
 //! No running role may create consumers: a push consumer delivers to *any* subject, whatever its creator may publish, and
 //! so would let a reader write into the log. Everybody reads by direct get.
 
-use crate::stream::{FEED_STREAM, LEDGER_STREAM, RECEIPTS_CONSUMER, RECEIPTS_STREAM};
+use crate::stream::{FEED_STREAM, LEDGER_STREAM, LEDGER_SUBJECT, RECEIPTS_CONSUMER, RECEIPTS_STREAM};
 use nkeys::{KeyPair, KeyPairType};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -17,6 +17,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How long an `init` credential lives; it is made in memory and never stored.
 pub const INIT_SECONDS_MAX: u64 = 300;
+/// How long a `restore` credential lives, in memory too: a large log takes its time.
+pub const RESTORE_SECONDS_MAX: u64 = 24 * 3600;
 /// Subscriptions per connection of an operator.
 pub const OPERATOR_SUBSCRIPTIONS_MAX: i64 = 100;
 /// Bytes per message of an operator.
@@ -332,6 +334,21 @@ impl Keys {
     /// A credential that may create the streams, and nothing else; it lives [`INIT_SECONDS_MAX`] seconds, in memory only.
     /// Fails with [`AuthError::PutAway`] once the account's seed was taken away.
     pub fn init_credentials(&self) -> Result<Credentials, AuthError> {
+        self.passing_credentials("init", Vec::new(), INIT_SECONDS_MAX)
+    }
+
+    /// The same for `counterfoil restore`, which also writes and reads `LEDGER_0`; it lives [`RESTORE_SECONDS_MAX`] seconds.
+    pub fn restore_credentials(&self) -> Result<Credentials, AuthError> {
+        let more = [vec![LEDGER_SUBJECT.to_owned()], read_directly(LEDGER_STREAM)].concat();
+        self.passing_credentials("restore", more, RESTORE_SECONDS_MAX)
+    }
+
+    fn passing_credentials(
+        &self,
+        name: &str,
+        more: Vec<String>,
+        seconds: u64,
+    ) -> Result<Credentials, AuthError> {
         let account = self.account_key.as_ref().ok_or_else(|| AuthError::PutAway {
             path: self.dir.join("ledger-account.seed"),
             purpose: "creating streams",
@@ -342,11 +359,12 @@ impl Keys {
             .collect();
         publish.push(format!("$JS.API.CONSUMER.CREATE.{RECEIPTS_STREAM}.{RECEIPTS_CONSUMER}"));
         publish.push(format!("$JS.API.CONSUMER.INFO.{RECEIPTS_STREAM}.{RECEIPTS_CONSUMER}"));
+        publish.extend(more);
         let user = KeyPair::new_user();
         let permissions = Permissions { publish, subscribe: Vec::new(), responds: false };
-        let mut claims = user_claims("init", &user.public_key(), &permissions);
-        claims["exp"] = json!(unix_seconds() + INIT_SECONDS_MAX);
-        Credentials::new("init", &sign_jwt(claims, account), &seed_of(&user))
+        let mut claims = user_claims(name, &user.public_key(), &permissions);
+        claims["exp"] = json!(unix_seconds() + seconds);
+        Credentials::new(name, &sign_jwt(claims, account), &seed_of(&user))
     }
 
     /// Signs the JWT of an operator for its own public NKEY; the operator keeps its seed. The permissions come from the

@@ -3,8 +3,7 @@
 
 mod start;
 
-pub use start::StartError;
-pub(crate) use start::lock_data_dir;
+pub use start::{StartError, lock_data_dir};
 
 use crate::auth::{self, Credentials};
 use crate::client::LedgerClient;

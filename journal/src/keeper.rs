@@ -131,17 +131,25 @@ impl Running {
         {
             tracing::warn!(target: "journal", "no snapshot: {error}");
         }
-        let rotten = match self.options.sealer.seal_next() {
-            Ok(_) => false,
-            Err(error) => {
-                tracing::warn!(target: "journal", "{error}");
-                true
-            }
-        };
+        let rotten = self.seal();
         if rotten || self.scrubbed.is_none_or(|at| at.elapsed() >= SCRUB_PERIOD) {
             let first_time = self.scrubbed.replace(Instant::now()).is_none();
             if let Err(error) = self.scrub(first_time).await {
                 tracing::error!(target: "journal", "{error}");
+            }
+        }
+    }
+
+    /// Seals what is complete; true when a file was found rotten.
+    fn seal(&self) -> bool {
+        loop {
+            match self.options.sealer.seal_next() {
+                Ok(Some(_)) if self.options.stopped.borrow().is_none() => {}
+                Ok(_) => return false,
+                Err(error) => {
+                    tracing::warn!(target: "journal", "{error}");
+                    return true;
+                }
             }
         }
     }
@@ -163,6 +171,10 @@ impl Running {
         let reader = self.reader().await?;
         let sealer = &self.options.sealer;
         let before = sealer.index().position_of(wound.first - 1)?;
+        if let Some(file) = &wound.file {
+            sealer.keep_aside(file)?;
+        }
+        let mut stored = Vec::new();
         let mut commits = reader.from_commit(wound.first, Until::Commit(wound.last));
         let (mut builder, mut last) = (SegmentBuilder::new(sealer.shard()), before);
         while let Some(commit) = commits.next().await {
@@ -174,7 +186,7 @@ impl Running {
             last = commit.position();
             if builder.bytes_len() >= HEALED_BYTES_MAX {
                 let full = std::mem::replace(&mut builder, SegmentBuilder::new(sealer.shard()));
-                sealer.store(full)?;
+                stored.push(sealer.store(full)?);
             }
         }
         if let Some(next) = sealer.index().read(wound.last + 1)?
@@ -183,10 +195,10 @@ impl Running {
             return Err(wound.no_fit(wound.last + 1));
         }
         if builder.last().is_some() {
-            sealer.store(builder)?;
+            stored.push(sealer.store(builder)?);
         }
         if let Some(file) = &wound.file {
-            sealer.set_aside(file)?;
+            sealer.remove_rotten(file, &stored)?;
         }
         Ok(())
     }

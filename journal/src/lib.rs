@@ -12,6 +12,7 @@ pub mod lease;
 pub mod pipeline;
 pub mod reader;
 pub mod remote;
+pub mod restore;
 pub mod segment;
 pub mod server;
 pub mod snapshot_store;

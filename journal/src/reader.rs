@@ -108,6 +108,11 @@ impl Reader {
         Self { options }
     }
 
+    /// Shard of the log.
+    pub fn shard(&self) -> u32 {
+        self.options.shard
+    }
+
     /// Commits from number `first` (the first of a log is 1). Ends with the first error.
     pub fn from_commit(
         &self,

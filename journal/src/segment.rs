@@ -6,13 +6,15 @@ mod parts;
 mod reading;
 mod sealer;
 mod store;
+#[cfg(test)]
+mod tests;
 
 pub use builder::SegmentBuilder;
 pub use reading::Segment;
 pub use sealer::{SEALED_AFTER_FILES, Sealer};
 pub use store::{DirectoryStore, SegmentStore};
 
-pub(crate) use parts::{Part, list_parts, set_aside};
+pub(crate) use parts::{Part, keep_aside, list_parts, set_aside};
 pub(crate) use sealer::Wound;
 
 use crate::pipeline::Position;

@@ -1,4 +1,4 @@
-//! `counterfoil ledger`: read the books.
+//! `counterfoil ledger`: read the books, and rebuild them.
 
 use super::books::OpenBooks;
 use super::log_source::LogSource;
@@ -16,6 +16,7 @@ use protocol::id::AccountId;
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::fmt::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Verbs of `counterfoil ledger`.
@@ -35,6 +36,17 @@ pub enum Ledger {
     Grants(OfAccount),
     /// Explain an event, or all events of a job, hold or batch: what happened, how its figures follow, who got what.
     Describe(Describe),
+    /// Replay from the first commit and compare with the newest snapshot, byte for byte. Example: counterfoil ledger
+    /// rebuild --data data
+    Rebuild(Rebuild),
+}
+
+/// Only a data directory: a snapshot is not served.
+#[derive(clap::Args)]
+pub struct Rebuild {
+    /// Data directory; works with everything stopped.
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
 }
 
 /// Only where to read.
@@ -83,6 +95,7 @@ impl Ledger {
             Ledger::Holds(of) => holds(&of.source, output),
             Ledger::Grants(of) => grants(&of, output),
             Ledger::Describe(of) => of.run(output),
+            Ledger::Rebuild(of) => of.run(output),
         }
     }
 }
@@ -193,6 +206,46 @@ fn grants(of: &OfAccount, output: Output) -> Result<ExitCode> {
         output.result(&text, &json!({"leaf": grant.leaf, "expired": grant.expired, "grant": issued}));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The rebuilt state is not the snapshot's.
+const EXIT_DIFFERS: u8 = 4;
+
+impl Rebuild {
+    fn run(self, output: Output) -> Result<ExitCode> {
+        if !self.data.join(journal::tail::ARCHIVE_FOLDER).is_dir() {
+            let missing = anyhow::anyhow!("{} has no archive; give the directory of `up --data`", self.data.display());
+            return Err(missing.context(Failure::Inconclusive));
+        }
+        let begin = std::time::Instant::now();
+        let rebuilt = journal::snapshotter::rebuild(&self.data, |_| {})?;
+        let seconds = begin.elapsed().as_secs_f64();
+        let end = rebuilt.end;
+        let mut text = format!("Rebuilt {} events in {} commits, {seconds:.1} s", end.leaf, end.commit);
+        let (mut snapshot, mut code) = (json!(null), ExitCode::SUCCESS);
+        match &rebuilt.compared {
+            None => text += "; there is no snapshot to compare with",
+            Some(compared) => {
+                let commit = compared.file.commit;
+                snapshot = json!({"commit": commit, "content": compared.file.content.to_string(),
+                    "difference": compared.difference});
+                match &compared.difference {
+                    None => write!(text, "; the snapshot at commit {commit} is the same, byte for byte")?,
+                    Some(difference) => {
+                        write!(text, "; the snapshot at commit {commit} differs {difference}")?;
+                        code = ExitCode::from(EXIT_DIFFERS);
+                    }
+                }
+            }
+        }
+        let state = rebuilt.content.to_string();
+        output.result(
+            &text,
+            &json!({"commits": end.commit, "events": end.leaf, "seconds": seconds, "state": state,
+                "snapshot": snapshot, "same": code == ExitCode::SUCCESS}),
+        );
+        Ok(code)
+    }
 }
 
 impl Describe {

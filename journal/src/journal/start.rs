@@ -146,7 +146,7 @@ pub(super) struct Recovered {
 pub const SWEEP_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// Takes the data folder's lock; it is free when the file is closed.
-pub(crate) fn lock_data_dir(data_dir: &Path) -> Result<File, StartError> {
+pub fn lock_data_dir(data_dir: &Path) -> Result<File, StartError> {
     let failed = |source| StartError::DataDir { path: data_dir.to_owned(), source };
     std::fs::create_dir_all(data_dir).map_err(failed)?;
     let path = data_dir.join("coordinator.lock");
@@ -187,8 +187,10 @@ pub(super) async fn recover(
     let mut mark = HighWater::open(&options.data_dir)?;
     let mut tail = open_tail(options, &reader, &mark).await?;
     let torn = tail.torn().map_or(0, |torn| torn.known);
-    let known = [tail.head(), mark.last()];
-    let stream = compare(&reader, &known, torn).await?;
+    // Of a head in a rotten file we know only the number.
+    let head = if tail.head_is_known() { tail.head() } else { Position::default() };
+    let known = Known { tail: head, mark: mark.last(), torn: torn.max(tail.head().commit) };
+    let stream = compare(&reader, known).await?;
     let last = stream.last_sequence;
     let swept_from = sweep(&reader, shard, &stream).await?;
     if !tail.head_is_known() {
@@ -239,33 +241,40 @@ async fn open_tail(options: &JournalOptions, reader: &Reader, mark: &HighWater) 
         other => return Ok(other?),
     };
     let held = salvage(&path, shard)?.into_iter().map(|(head, _)| head.number).max();
-    compare(reader, &[mark.last()], held.unwrap_or(0)).await?;
+    let known = Known { tail: Position::default(), mark: mark.last(), torn: held.unwrap_or(0) };
+    compare(reader, known).await?;
     let aside = set_aside(&options.data_dir.join(ARCHIVE_FOLDER), &path).map_err(TailError::from)?;
     tracing::warn!(target: "journal", "archive {}: {reason}; moved to {}, the stream has it", path.display(), aside.display());
     Ok(open()?)
 }
 
-/// The stream's counters, once it is known to hold everything that our files know, unaltered. `highest`: a commit of which
-/// we know only the number.
+/// What our own files know.
+#[derive(Clone, Copy)]
+struct Known {
+    /// The archive tail's last whole commit.
+    tail: Position,
+    /// The high-water mark.
+    mark: Position,
+    /// The highest commit of which we know only the number: it is in a file, but not whole.
+    torn: u64,
+}
+
+/// The stream's counters, once it is known to hold everything that our files know, unaltered.
 async fn compare(
     reader: &Reader,
-    known: &[Position],
-    highest: u64,
+    known: Known,
 ) -> Result<async_nats::jetstream::stream::State, StartError> {
     let stream = || LEDGER_STREAM.to_owned();
     let info = reader.info().await?;
     let (messages, first, last) = (info.messages, info.first_sequence, info.last_sequence);
-    let ours = known.iter().map(|known| known.commit).max().unwrap_or(0).max(highest);
+    let ours = known.tail.commit.max(known.mark.commit).max(known.torn);
     if last < ours {
         return Err(StartError::Shorter { stream: stream(), stream_last: last, ours });
     }
     if last > 0 && (messages != last || first != 1) {
         return Err(StartError::Holes { stream: stream(), messages, first, last });
     }
-    for known in known {
-        if known.commit == 0 || known.hash == Position::default().hash {
-            continue;
-        }
+    for known in [known.tail, known.mark].into_iter().filter(|known| known.commit > 0) {
         let found = reader.position_at(known.commit).await?;
         if found.map(|found| found.hash) != Some(known.hash) {
             let found = found.map_or_else(|| "nothing".to_owned(), |found| found.hash.to_string());

@@ -1,7 +1,9 @@
 //! Commits decoded on one thread while another applies them. Must not: reorder or drop.
 
-use super::{CommittedCommit, ReadError};
-use std::sync::mpsc::{Receiver, sync_channel};
+use super::{ChainCheck, CommittedCommit, ReadError, Reader};
+use crate::pipeline::Position;
+use bytes::Bytes;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 /// Events that travel together: one hand-over costs about as much as decoding twenty of them.
@@ -10,6 +12,9 @@ const BATCH_EVENTS: usize = 4_096;
 const BATCH_COMMITS_MAX: usize = 1_024;
 /// Batches that may wait; with their decoded events about 10 MB.
 const BATCHES_WAITING_MAX: usize = 4;
+
+/// Fetched batches of messages that may wait to be decoded; each is at most 8 MiB.
+const FETCHED_WAITING_MAX: usize = 4;
 
 type Batch = Vec<Result<CommittedCommit, ReadError>>;
 
@@ -28,8 +33,12 @@ impl ReadAhead {
             let mut batch = Vec::new();
             let mut events = 0;
             for commit in commits {
+                let ended = commit.is_err();
                 events += commit.as_ref().map_or(0, |commit| commit.events.len());
                 batch.push(commit);
+                if ended {
+                    break;
+                }
                 if events >= BATCH_EVENTS || batch.len() >= BATCH_COMMITS_MAX {
                     events = 0;
                     if sender.send(std::mem::take(&mut batch)).is_err() {
@@ -72,6 +81,78 @@ impl Drop for ReadAhead {
         self.batches = None;
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
+        }
+    }
+}
+
+/// What a fetching thread hands to the decoding one.
+type Fetched = Result<Vec<(u64, Bytes)>, ReadError>;
+
+impl Reader {
+    /// Commits behind a known position up to number `last`: fetched on one thread, checked and decoded on another, while the
+    /// caller applies. For folding much of a log at once. The connection must belong to a runtime that runs meanwhile.
+    pub fn ahead(&self, after: Position, last: u64) -> ReadAhead {
+        let (sender, batches) = sync_channel(FETCHED_WAITING_MAX);
+        let reader = self.clone();
+        let fetch = move || fetch_all(&reader, after.commit + 1, last, &sender);
+        if let Err(error) = std::thread::Builder::new().name("log-fetch".into()).spawn(fetch) {
+            return ReadAhead::failed(error.to_string());
+        }
+        let chain = ChainCheck::after(self.shard(), after);
+        ReadAhead::start(Decoding { batches, ready: Vec::new().into_iter(), chain, last })
+    }
+}
+
+fn fetch_all(reader: &Reader, first: u64, last: u64, sender: &SyncSender<Fetched>) {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let reason = error.to_string();
+            return drop(sender.send(Err(ReadError::Unavailable { at: first, reason })));
+        }
+    };
+    let mut next = first;
+    while next <= last {
+        let fetched = runtime.block_on(reader.fetch_batch(next, last));
+        next = match &fetched {
+            Ok(batch) => batch.last().map_or(next, |(sequence, _)| sequence + 1),
+            Err(_) => u64::MAX,
+        };
+        // Nobody listens any more: the reading ended.
+        if sender.send(fetched).is_err() {
+            return;
+        }
+    }
+}
+
+/// Checks and decodes what was fetched.
+struct Decoding {
+    batches: Receiver<Fetched>,
+    ready: std::vec::IntoIter<(u64, Bytes)>,
+    chain: ChainCheck,
+    last: u64,
+}
+
+impl Iterator for Decoding {
+    type Item = Result<CommittedCommit, ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let expected = self.chain.next();
+        if expected > self.last {
+            return None;
+        }
+        loop {
+            if let Some((sequence, bytes)) = self.ready.next() {
+                if sequence != expected {
+                    return Some(Err(ReadError::Gap { expected, found: sequence }));
+                }
+                return Some(self.chain.check(bytes));
+            }
+            match self.batches.recv() {
+                Ok(Ok(batch)) => self.ready = batch.into_iter(),
+                Ok(Err(error)) => return Some(Err(error)),
+                Err(_) => return None,
+            }
         }
     }
 }

@@ -5,6 +5,8 @@ use super::{ChainCheck, CommittedCommit, ReadAhead, ReadError};
 use crate::segment::{DirectoryStore, Part, Segment, SegmentStore, list_parts};
 use crate::tail::{ARCHIVE_FOLDER, Records, TailError, salvage, shard_of};
 use bytes::Bytes;
+use protocol::commit::Commit;
+use protocol::id::Hash32;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -97,6 +99,12 @@ impl ArchiveReader {
     }
 }
 
+/// A commit as it stands in a file.
+pub(super) struct RawCommit {
+    hash: Option<Hash32>,
+    bytes: Bytes,
+}
+
 /// A part being read.
 enum Open {
     Tail(Box<Records>),
@@ -104,10 +112,13 @@ enum Open {
 }
 
 impl Open {
-    /// The next commit with its number.
-    fn next_commit(&mut self) -> Result<Option<(u64, Bytes)>, TailError> {
+    /// The next commit with its number, and its hash when that was computed already.
+    fn next_commit(&mut self) -> Result<Option<(u64, RawCommit)>, TailError> {
         match self {
-            Open::Tail(records) => Ok(records.next_record()?.map(|record| (record.head.number, record.bytes))),
+            Open::Tail(records) => {
+                let record = records.next_record()?;
+                Ok(record.map(|record| (record.head.number, RawCommit { hash: Some(record.hash), bytes: record.bytes })))
+            }
             Open::Segment { segment, frame, ready, next } => {
                 if ready.is_empty() {
                     let (first, commits) = segment.frame(*frame)?;
@@ -116,7 +127,7 @@ impl Open {
                 }
                 let Some(bytes) = ready.pop_front() else { return Ok(None) };
                 *next += 1;
-                Ok(Some((*next - 1, bytes)))
+                Ok(Some((*next - 1, RawCommit { hash: None, bytes })))
             }
         }
     }
@@ -133,14 +144,14 @@ pub(super) struct RawCommits {
 }
 
 impl RawCommits {
-    /// The next commit's bytes.
-    pub(super) fn advance(&mut self) -> Result<Option<Bytes>, ReadError> {
+    /// The next commit.
+    pub(super) fn advance(&mut self) -> Result<Option<RawCommit>, ReadError> {
         loop {
             if self.open.is_none() && !self.open_next()? {
                 return Ok(None);
             }
             let Some(open) = &mut self.open else { return Ok(None) };
-            let (number, bytes) = match open.next_commit() {
+            let (number, commit) = match open.next_commit() {
                 Ok(Some(commit)) => commit,
                 Ok(None) => {
                     self.open = None;
@@ -162,7 +173,7 @@ impl RawCommits {
                 return Err(ReadError::Gap { expected: self.next, found: number });
             }
             self.next += 1;
-            return Ok(Some(bytes));
+            return Ok(Some(commit));
         }
     }
 
@@ -185,7 +196,11 @@ impl RawCommits {
 
     fn open_part(&self, part: &Part) -> Result<Open, TailError> {
         Ok(match part {
-            Part::Tail { first, path } => Open::Tail(Box::new(Records::open(path, self.shard, *first)?)),
+            Part::Tail { first, path } => {
+                let mut records = Records::open(path, self.shard, *first)?;
+                records.skip_to(self.next)?;
+                Open::Tail(Box::new(records))
+            }
             Part::Segment(name) => {
                 let segment = Box::new(Segment::open(self.folder.store.clone(), *name)?);
                 let frame = segment.frame_of(self.next);
@@ -228,8 +243,9 @@ pub struct ArchiveCommits {
 impl ArchiveCommits {
     fn advance(&mut self) -> Result<Option<CommittedCommit>, ReadError> {
         loop {
-            let Some(bytes) = self.raw.advance()? else { return Ok(None) };
-            let commit = self.chain.check(bytes)?;
+            let Some(RawCommit { hash, bytes }) = self.raw.advance()? else { return Ok(None) };
+            let hash = hash.unwrap_or_else(|| Commit::hash(&bytes));
+            let commit = self.chain.check_hashed(bytes, hash)?;
             if commit.number >= self.first {
                 return Ok(Some(commit));
             }

@@ -5,7 +5,7 @@ use super::ReadError;
 use crate::pipeline::Position;
 use bytes::Bytes;
 use ledger::{ApplyError, State};
-use protocol::codec::decode;
+use protocol::codec::{CodecError, encode};
 use protocol::commit::{COMMIT_VERSION, Commit};
 use protocol::event::Event;
 use protocol::id::Hash32;
@@ -46,10 +46,44 @@ impl CommittedCommit {
 
     /// Decodes a commit; where it belongs is not checked.
     pub fn decode(number: u64, bytes: Bytes) -> Result<Self, ReadError> {
+        let hash = Commit::hash(&bytes);
+        Self::decode_hashed(number, bytes, hash)
+    }
+
+    fn decode_hashed(number: u64, bytes: Bytes, hash: Hash32) -> Result<Self, ReadError> {
         let codec = |source| ReadError::Codec { at: number, source };
-        let commit: Commit = decode("commit", &bytes).map_err(codec)?;
+        let commit = decode_commit(&bytes).map_err(codec)?;
         let events = commit.decode_events().map_err(codec)?;
-        Ok(Self { number, hash: Commit::hash(&bytes), bytes, commit, events })
+        Ok(Self { number, hash, bytes, commit, events })
+    }
+}
+
+/// As `protocol::codec::decode`, without encoding everything again: the canonical form of a commit is its head, which is
+/// compared, and byte strings, whose lengths must add up (any other form of them is longer).
+fn decode_commit(bytes: &[u8]) -> Result<Commit, CodecError> {
+    let what = "commit";
+    let malformed = |e: minicbor::decode::Error| CodecError::Malformed { what, reason: e.to_string() };
+    let mut commit: Commit = minicbor::decode(bytes).map_err(malformed)?;
+    let events = std::mem::take(&mut commit.events);
+    let mut head = encode(&commit);
+    commit.events = events;
+    // The empty array of events gives way to the head of the real one.
+    head.pop();
+    let _infallible = minicbor::Encoder::new(&mut head).array(commit.events.len() as u64);
+    let events: usize = commit.events.iter().map(|event| string_head_bytes(event.len()) + event.len()).sum();
+    if bytes.starts_with(&head) && bytes.len() == head.len() + events {
+        return Ok(commit);
+    }
+    Err(CodecError::NotCanonical { what })
+}
+
+/// Length of a CBOR head that states this length.
+fn string_head_bytes(length: usize) -> usize {
+    match length {
+        0..24 => 1,
+        24..0x100 => 2,
+        0x100..0x1_0000 => 3,
+        _ => 5,
     }
 }
 
@@ -80,9 +114,15 @@ impl ChainCheck {
 
     /// The commit that must come next, checked and decoded.
     pub fn check(&mut self, bytes: Bytes) -> Result<CommittedCommit, ReadError> {
+        let hash = Commit::hash(&bytes);
+        self.check_hashed(bytes, hash)
+    }
+
+    /// The same for bytes whose hash was computed already.
+    pub(super) fn check_hashed(&mut self, bytes: Bytes, hash: Hash32) -> Result<CommittedCommit, ReadError> {
         let at = self.next;
         let broken = |reason: String| Err(ReadError::Broken { at, reason });
-        let checked = CommittedCommit::decode(at, bytes)?;
+        let checked = CommittedCommit::decode_hashed(at, bytes, hash)?;
         let commit = &checked.commit;
         if commit.version != COMMIT_VERSION {
             return broken(format!("its version is {}, this program knows {COMMIT_VERSION}", commit.version));
@@ -104,5 +144,40 @@ impl ChainCheck {
         self.last = Some(checked.position());
         self.next += 1;
         Ok(checked)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use minicbor::bytes::ByteVec;
+
+    #[test]
+    fn only_the_canonical_form_of_a_commit_is_taken() {
+        for count in [0, 1, 23, 24, 255, 256, 1_000] {
+            let events = (0..count).map(|n| ByteVec::from(vec![0x40; [3, 30, 300][n % 3]])).collect();
+            let commit = Commit {
+                version: 1,
+                shard: 0,
+                writer_epoch: 2,
+                number: 9,
+                first_leaf: 70_000,
+                time_us: 1,
+                previous: Hash32([7; 32]),
+                events,
+            };
+            let bytes = encode(&commit);
+            assert_eq!(decode_commit(&bytes).as_ref(), Ok(&commit));
+            let mut trailing = bytes.clone();
+            trailing.push(0);
+            assert!(decode_commit(&trailing).is_err(), "{count} events, trailing byte");
+            // Every integer of the head in a longer form; the array of events without a length.
+            let longer = [&bytes[..1], &[0x18, 0x01][..], &bytes[2..]].concat();
+            assert!(decode_commit(&longer).is_err(), "{count} events, long version");
+            let array = encode(&Commit { events: Vec::new(), ..commit.clone() }).len() - 1;
+            let head = string_head_bytes(count);
+            let open = [&bytes[..array], &[0x9f][..], &bytes[array + head..], &[0xff][..]].concat();
+            assert!(decode_commit(&open).is_err(), "{count} events, open array");
+        }
     }
 }

@@ -38,7 +38,7 @@ impl Reader {
     }
 
     /// At least one message from `next` on; a few tries, as a server that just started may not answer yet.
-    async fn fetch_batch(&self, next: u64, last: u64) -> Result<Vec<(u64, bytes::Bytes)>, ReadError> {
+    pub(super) async fn fetch_batch(&self, next: u64, last: u64) -> Result<Vec<(u64, bytes::Bytes)>, ReadError> {
         let mut tried = 0;
         loop {
             let fetched = fetch::fetch(&self.options.client, &self.options.stream, next, last).await;
@@ -52,6 +52,35 @@ impl Reader {
                     return Err(ReadError::Unavailable { at: next, reason });
                 }
                 Ok(Fetched::Nothing) | Err(_) => tokio::time::sleep(super::READ_PAUSE).await,
+            }
+        }
+    }
+}
+
+/// A message that cannot be read is asked for this often, then passed over.
+const SURVIVOR_TRIES: u32 = 3;
+/// Messages in a row that may be passed over before a damaged stream counts as ended.
+const SURVIVORS_PASSED_MAX: u32 = 64;
+
+impl Reader {
+    /// Whatever a damaged stream still gives, in order, unchecked; gaps and messages that do not read are passed over.
+    pub async fn survivors(&self, first: u64, last: u64, mut each: impl FnMut(u64, bytes::Bytes)) {
+        let (mut next, mut tried, mut passed) = (first, 0, 0);
+        while next <= last && passed < SURVIVORS_PASSED_MAX {
+            match fetch::fetch(&self.options.client, &self.options.stream, next, last).await {
+                Ok(Fetched::Commits(commits)) => {
+                    (tried, passed) = (0, 0);
+                    for (sequence, bytes) in commits {
+                        next = sequence + 1;
+                        each(sequence, bytes);
+                    }
+                }
+                Ok(Fetched::Nothing) => return,
+                Err(_) if tried < SURVIVOR_TRIES => tried += 1,
+                Err(reason) => {
+                    tracing::warn!(target: "journal", commit = next, %reason, "not readable; passed over");
+                    (next, tried, passed) = (next + 1, 0, passed + 1);
+                }
             }
         }
     }

@@ -57,9 +57,25 @@ pub(crate) fn list_parts(store: &dyn SegmentStore, dir: &Path) -> Result<Parts, 
 
 /// Moves a rotten file into `damaged/`, under a name that was not used before.
 pub(crate) fn set_aside(dir: &Path, file: &Path) -> Result<PathBuf, SegmentError> {
-    let failed = |what| SegmentError::io(file.display(), what);
+    let target = place_aside(dir, file)?;
+    std::fs::rename(file, &target).map_err(SegmentError::io(file.display(), "move it to damaged/"))?;
+    Ok(target)
+}
+
+/// Keeps a rotten file in `damaged/` while its place may be taken by a whole one of the same name.
+pub(crate) fn keep_aside(dir: &Path, file: &Path) -> Result<PathBuf, SegmentError> {
+    let target = place_aside(dir, file)?;
+    // A second name for the same bytes; where the file system has none, a copy.
+    std::fs::hard_link(file, &target)
+        .or_else(|_| std::fs::copy(file, &target).map(drop))
+        .map_err(SegmentError::io(file.display(), "keep it in damaged/"))?;
+    Ok(target)
+}
+
+fn place_aside(dir: &Path, file: &Path) -> Result<PathBuf, SegmentError> {
     let folder = dir.join(DAMAGED_FOLDER);
-    std::fs::create_dir_all(&folder).map_err(failed("create the folder damaged/"))?;
+    let failed = SegmentError::io(file.display(), "create the folder damaged/");
+    std::fs::create_dir_all(&folder).map_err(failed)?;
     let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let mut target = folder.join(&name);
     let mut again = 1;
@@ -67,6 +83,5 @@ pub(crate) fn set_aside(dir: &Path, file: &Path) -> Result<PathBuf, SegmentError
         again += 1;
         target = folder.join(format!("{name}.{again}"));
     }
-    std::fs::rename(file, &target).map_err(failed("move it to damaged/"))?;
     Ok(target)
 }

@@ -2,7 +2,7 @@
 //! by itself.
 
 use super::builder::size_of;
-use super::{DirectoryStore, Part, Segment, SegmentBuilder, SegmentError, SegmentName, list_parts, set_aside};
+use super::{DirectoryStore, Part, Segment, SegmentBuilder, SegmentError, SegmentName, keep_aside, list_parts, set_aside};
 use crate::pipeline::Position;
 use crate::reader::RawCheck;
 use crate::tail::{Records, TailError, TailIndex};
@@ -203,9 +203,18 @@ impl Sealer {
         })
     }
 
-    /// Moves a rotten file away, once its commits stand elsewhere.
-    pub(crate) fn set_aside(&self, file: &Path) -> Result<PathBuf, SegmentError> {
-        set_aside(&self.dir, file)
+    /// Keeps a rotten file for people, before its commits are stored again.
+    pub(crate) fn keep_aside(&self, file: &Path) -> Result<PathBuf, SegmentError> {
+        keep_aside(&self.dir, file)
+    }
+
+    /// Takes the rotten file away, once its commits stand elsewhere; not when a whole one took its very name.
+    pub(crate) fn remove_rotten(&self, file: &Path, stored: &[SegmentName]) -> Result<(), SegmentError> {
+        let store = DirectoryStore::new(&self.dir);
+        if stored.iter().any(|name| store.path(name) == file) {
+            return Ok(());
+        }
+        std::fs::remove_file(file).map_err(SegmentError::io(file.display(), "delete what was replaced"))
     }
 }
 

@@ -184,6 +184,28 @@ impl Records {
         Ok(Self { path, shard, file, offset, next: first, previous: None, file_bytes, claimed_end })
     }
 
+    /// Passes over the records before `number` by their lengths alone; those behind are checked as ever, so that rot in what
+    /// was passed over shows as a record that is damaged, or another commit. A file that ends before is at its end then.
+    pub(crate) fn skip_to(&mut self, number: u64) -> Result<(), TailError> {
+        while self.next < number {
+            let mut head = [0; RECORD_HEAD_BYTES];
+            if self.fill(&mut head)? < RECORD_HEAD_BYTES {
+                return Ok(());
+            }
+            let length = u32::from_le_bytes([head[0], head[1], head[2], head[3]]);
+            let left = self.file_bytes - self.offset.min(self.file_bytes);
+            if length == 0 || length as usize > COMMIT_BYTES_MAX || u64::from(length) + RECORD_HEAD_BYTES as u64 > left {
+                // Whoever reads it says what is wrong with it.
+                let back = self.file.seek_relative(-(RECORD_HEAD_BYTES as i64));
+                return back.map_err(TailError::io(&self.path, "seek"));
+            }
+            self.file.seek_relative(i64::from(length)).map_err(TailError::io(&self.path, "seek"))?;
+            self.offset += RECORD_HEAD_BYTES as u64 + u64::from(length);
+            self.next += 1;
+        }
+        Ok(())
+    }
+
     /// After [`TailError::Damaged`]: nothing follows the damaged record, so that it may be one that was never whole.
     pub(crate) fn at_last_record(&self) -> bool {
         self.claimed_end >= self.file_bytes

@@ -1,0 +1,148 @@
+//! `counterfoil restore`: rebuilds the log's stream from the archive, and proves the result.
+
+use crate::exit_code::Failure;
+use crate::output::Output;
+use anyhow::{Context, Result, bail};
+use journal::auth::{self, Credentials};
+use journal::restore::{Evidence, Plan, Restore, RestoreOptions, Restored, Step, move_stream_aside};
+use journal::server::{NatsServer, NatsServerOptions, PortChoice, find_nats_server};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Rebuild the stream of an empty or damaged nats-server from segments, tail and what survived in it.
+///
+/// Example, with everything stopped: counterfoil restore --archive data/archive --data data
+#[derive(clap::Args)]
+pub struct RestoreCommand {
+    /// Folder with segment-*.cfs and tail-*.cft files, or a data directory that has it.
+    #[arg(long, value_name = "DIR")]
+    archive: PathBuf,
+    /// Data directory whose nats-server is to be rebuilt; nothing else may run on it.
+    #[arg(long, value_name = "DIR", required_unless_present = "nats")]
+    data: Option<PathBuf>,
+    /// A running nats-server instead.
+    #[arg(long, value_name = "URL", conflicts_with = "data", requires = "credentials")]
+    nats: Option<String>,
+    /// .creds file for --nats: may create, write and read LEDGER_0.
+    #[arg(long, value_name = "FILE")]
+    credentials: Option<PathBuf>,
+    /// Move a stream aside that is longer than the archive, or another log. Its files are kept.
+    #[arg(long)]
+    force: bool,
+}
+
+/// What happened to the stream that was there.
+#[derive(Default)]
+struct Moved {
+    reason: Option<String>,
+    path: Option<PathBuf>,
+}
+
+impl RestoreCommand {
+    /// Runs it.
+    pub fn run(self, output: Output) -> Result<ExitCode> {
+        let runtime = tokio::runtime::Runtime::new()?;
+        let (restored, moved) = runtime.block_on(self.restore())?;
+        let mut value = serde_json::to_value(&restored)?;
+        value["moved_aside"] = json!(moved.path);
+        value["moved_because"] = json!(moved.reason);
+        output.result(&describe(&restored, &moved), &value);
+        Ok(ExitCode::SUCCESS)
+    }
+
+    async fn restore(&self) -> Result<(Restored, Moved)> {
+        match (&self.data, &self.nats, &self.credentials) {
+            (Some(data), _, _) => self.into_data(data).await,
+            (None, Some(url), Some(file)) => self.into_server(url, file).await,
+            (None, _, _) => bail!("give --data DIR, or --nats URL with --credentials FILE"),
+        }
+    }
+
+    async fn into_data(&self, data: &Path) -> Result<(Restored, Moved)> {
+        let _lock = journal::journal::lock_data_dir(data)?;
+        let binary = find_nats_server()?;
+        let options =
+            NatsServerOptions { binary, data_dir: data.to_owned(), port: PortChoice::Any };
+        let mut server = NatsServer::start(options).await?;
+        let credentials = server.keys().restore_credentials()?;
+        let evidence = Evidence::gather(data, &self.archive)?;
+        let mut restore = self.open(&server.url(), &credentials, evidence.clone()).await?;
+        let plan = restore.plan().await?;
+        let mut moved = Moved::default();
+        if let Some(reason) = self.reason_to_move(&plan)? {
+            server.stop().await?;
+            moved = Moved { reason: Some(reason), path: move_stream_aside(data)? };
+            server.restart().await?;
+            restore = self.open(&server.url(), &credentials, evidence).await?;
+        } else if plan.step == Step::Create {
+            // A stream that the server could not load is not there for it, but its files are.
+            server.stop().await?;
+            moved.path = move_stream_aside(data)?;
+            server.restart().await?;
+            restore = self.open(&server.url(), &credentials, evidence).await?;
+        }
+        let restored = restore.carry_out(&plan).await?;
+        server.stop().await?;
+        Ok((restored, moved))
+    }
+
+    async fn into_server(&self, url: &str, file: &Path) -> Result<(Restored, Moved)> {
+        let credentials = Credentials::read(file)?;
+        let data = self.archive.parent().unwrap_or(&self.archive);
+        let evidence = Evidence::gather(data, &self.archive)?;
+        let restore = self.open(url, &credentials, evidence).await?;
+        let plan = restore.plan().await?;
+        if let Some(reason) = self.reason_to_move(&plan)? {
+            let stream = journal::stream::LEDGER_STREAM.to_owned();
+            let refused = journal::restore::RestoreError::NeedsMove { stream, reason };
+            return Err(anyhow::Error::new(refused).context(Failure::Finding));
+        }
+        Ok((restore.carry_out(&plan).await?, Moved::default()))
+    }
+
+    async fn open(&self, url: &str, credentials: &Credentials, evidence: Evidence) -> Result<Restore> {
+        let client = auth::connect(url, credentials).await?;
+        let options = RestoreOptions { archive: self.archive.clone(), client, evidence };
+        Restore::open(options).context(Failure::Finding)
+    }
+
+    /// Why the stream must be moved away first; an error when that takes --force.
+    fn reason_to_move(&self, plan: &Plan) -> Result<Option<String>> {
+        match (&plan.step, plan.refusal()) {
+            (Step::MoveAside { reason }, _) => Ok(Some(reason.clone())),
+            (_, Some(refusal)) if self.force => Ok(Some(refusal.to_string())),
+            (_, Some(refusal)) => Err(anyhow::Error::new(refusal).context(Failure::Finding)),
+            (Step::Nothing | Step::Append { .. } | Step::Create | Step::Refuse { .. }, None) => Ok(None),
+        }
+    }
+}
+
+fn describe(restored: &Restored, moved: &Moved) -> String {
+    let Restored { commits, events, head, proved, .. } = restored;
+    let mut text = match restored.republished_commits {
+        0 => "The stream holds the whole log; nothing was written.".to_owned(),
+        count => format!(
+            "Wrote {count} commits ({} events) in {:.1} s: {:.0} commits/s, {:.0} events/s.",
+            restored.republished_events, restored.seconds, restored.commits_per_second, restored.events_per_second
+        ),
+    };
+    if let Some(path) = &moved.path {
+        text += &format!("\nThe stream's former files were moved to {}.", path.display());
+    }
+    if restored.from_stream > 0 {
+        text += &format!("\n{} commits were only in the stream; kept.", restored.from_stream);
+    }
+    text += &format!("\nHead: commit {commits}, {events} events, {head}. The chain holds from commit 1.");
+    match (&proved.checkpoint_size, proved.checkpoint_signature) {
+        (Some(size), true) => text += &format!("\nThe root at size {size} is the signed one."),
+        (Some(size), false) => {
+            text += &format!("\nThe root at size {size} is the checkpoint's; no policy, so nobody's signature was checked.");
+        }
+        (None, _) => text += "\nThere was no checkpoint to compare with.",
+    }
+    if let Some(commit) = proved.snapshot_commit {
+        text += &format!("\nThe state at commit {commit} equals the snapshot byte for byte.");
+    }
+    text
+}
