@@ -122,13 +122,11 @@ impl Journal {
         let client = LedgerClient { queue, gate, position: position_rx, stopped: stopped_rx.clone(), tail };
         let epoch = tokio::select! {
             Ok(epoch) = led => epoch,
-            Ok(reason) = stopped_rx.wait_for(Option::is_some) => {
-                let reason = reason.clone().unwrap_or(StopReason::Closed);
+            reason = stop_reason(&mut stopped_rx) => {
                 // The lock must be free when the caller hears of it.
                 let _ = ended.await;
                 return Err(StartError::Stopped(reason));
             }
-            else => return Err(StartError::Died),
         };
         Ok(Journal { client, reader, commits, epoch, ended: Some(ended) })
     }
@@ -186,6 +184,11 @@ impl Drop for Journal {
             let _ = self.client.queue.send(Message::Input(Input::Shutdown));
         }
     }
+}
+
+async fn stop_reason(stopped: &mut watch::Receiver<Option<StopReason>>) -> StopReason {
+    let reason = stopped.wait_for(Option::is_some).await.map(|reason| reason.clone());
+    reason.ok().flatten().unwrap_or_else(|| StopReason::Broken("the writer's thread died".to_owned()))
 }
 
 /// The thread that owns the broker's connection: start-up first, then the link.

@@ -217,7 +217,8 @@ impl RemoteLedger {
         let reached = wait.await.ok().flatten();
         reached.ok_or_else(|| {
             let failed = self.inner.replica.failed().borrow().clone();
-            let reason = failed.unwrap_or_else(|| format!("the replica does not reach commit {commit} in time"));
+            let reason =
+                failed.unwrap_or_else(|| format!("the replica does not reach commit {commit} in time"));
             SubmitError::Stopped(reason)
         })
     }
@@ -273,7 +274,11 @@ impl RemoteLedger {
         let skip = skip.ok_or("the commit begins after the command's first leaf")? as usize;
         let events: Vec<_> = commit.events.into_iter().skip(skip).take(placed.count as usize).collect();
         if events.len() != placed.count as usize {
-            return Err(format!("the commit holds {} of the command's {} events", events.len(), placed.count));
+            return Err(format!(
+                "the commit holds {} of the command's {} events",
+                events.len(),
+                placed.count
+            ));
         }
         Ok(events)
     }
@@ -302,7 +307,8 @@ impl Chunks {
         }
         let bytes = command.len() + COMMAND_HEAD_BYTES;
         let room = |chunk: &Chunk| {
-            chunk.commands.len() < MESSAGE_COMMANDS_MAX && chunk.bytes + bytes <= COMMAND_BYTES_MAX + COMMAND_HEAD_BYTES
+            chunk.commands.len() < MESSAGE_COMMANDS_MAX
+                && chunk.bytes + bytes <= COMMAND_BYTES_MAX + COMMAND_HEAD_BYTES
         };
         if !self.0.last().is_some_and(room) {
             self.0.push(Chunk::default());
@@ -323,7 +329,8 @@ impl Chunks {
     }
 }
 
-const _: () = assert!(COMMAND_BYTES_MAX + COMMAND_HEAD_BYTES + 64 <= MESSAGE_BYTES_MAX, "room for a message's head");
+const _: () =
+    assert!(COMMAND_BYTES_MAX + COMMAND_HEAD_BYTES + 64 <= MESSAGE_BYTES_MAX, "room for a message's head");
 
 /// Brings together what answers and beats say of the log's position.
 async fn know(

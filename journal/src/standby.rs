@@ -216,11 +216,8 @@ impl Watch {
         let reader = Reader::new(reader_options);
         let (witnessed, witness, shared) = match lock_data_dir(data_dir) {
             Ok(lock) => {
-                let tail = TailOptions {
-                    data_dir: data_dir.clone(),
-                    shard,
-                    file_bytes_max: *tail_file_bytes_max,
-                };
+                let tail =
+                    TailOptions { data_dir: data_dir.clone(), shard, file_bytes_max: *tail_file_bytes_max };
                 let (head, witness) = own_tail(Tail::open(tail)?, lock);
                 (head, witness, None)
             }

@@ -133,7 +133,9 @@ impl Follower {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         if commit.number > state.last_commit() {
             let applied = commit.apply_to(&mut state);
-            applied.map_err(|e| format!("commit {} cannot be applied: {e}; use a newer program", commit.number))?;
+            applied.map_err(|e| {
+                format!("commit {} cannot be applied: {e}; use a newer program", commit.number)
+            })?;
         }
         drop(state);
         self.position.send_replace(commit.position());
