@@ -50,6 +50,8 @@ pub struct JournalOptions {
     pub pipeline: PipelineOptions,
     /// See [`WATCH_PERIOD`].
     pub watch_period: Duration,
+    /// Servers that every stream must stand on, verified at every start; 1 without a cluster, else 3 or 5.
+    pub replicas_min: usize,
     /// A state that was folded from this log: used instead of a snapshot when it stands in the log's chain.
     pub warm: Option<Arc<ledger::State>>,
 }
@@ -66,6 +68,7 @@ impl JournalOptions {
             tail_file_bytes_max: crate::tail::TAIL_FILE_BYTES_MAX,
             pipeline: PipelineOptions::new(0),
             watch_period: WATCH_PERIOD,
+            replicas_min: 1,
             warm: None,
         }
     }
@@ -240,6 +243,9 @@ async fn prepare(
 ) -> Result<Prepared, StartError> {
     let client = auth::connect(&options.url, &options.credentials).await?;
     stream::verify_streams(&client).await?;
+    if options.replicas_min > 1 {
+        stream::verify_replicas(&client, options.replicas_min).await?;
+    }
     let snapshots = SnapshotStore::open(&options.data_dir)?;
     let Recovered { state, tail, mark } = {
         let warm = options.warm.take();
