@@ -113,8 +113,7 @@ async fn gateway(arguments: &[String]) -> Result<(), Failure> {
     let ledger = RemoteLedger::connect(RemoteOptions::new(url.clone(), credentials)).await?;
     let (clients, batch, number): (u64, usize, u64) = (clients.parse()?, batch.parse()?, number.parse()?);
     println!("ready");
-    let mut line = String::new();
-    BufReader::new(tokio::io::stdin()).read_line(&mut line).await?;
+    tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new())).await??;
     let until = Instant::now() + Duration::from_secs(seconds.parse()?);
     let tasks: Vec<_> = (0..clients)
         .map(|client| {
