@@ -77,8 +77,8 @@ pub enum StandbyError {
     /// The log cannot be followed.
     #[error("the log cannot be followed: {reason}")]
     Replica {
-        /// The replica's words.
-        reason: String,
+        /// Why not.
+        reason: StopReason,
     },
     /// The journal.
     #[error(transparent)]
@@ -239,7 +239,7 @@ impl Watch {
     async fn until_gone(&mut self) -> Result<(), StandbyError> {
         let mut look = tokio::time::interval(LOOK_PERIOD);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let (mut position, mut failed) = (self.replica.position(), self.replica.failed());
+        let (mut position, mut stopped) = (self.replica.position(), self.replica.stopped());
         let heard = self.lease.heard();
         let mut connects = self.connects();
         let (mut quiet_since, mut looked_at) = (Instant::now(), Instant::now());
@@ -248,7 +248,7 @@ impl Watch {
                 _ = look.tick() => {}
                 () = LockWait::freed(&mut self.shared) => return Ok(()),
             }
-            if let Some(reason) = failed.borrow_and_update().clone() {
+            if let Some(reason) = stopped.borrow_and_update().clone() {
                 return Err(StandbyError::Replica { reason });
             }
             let now = Instant::now();

@@ -27,12 +27,14 @@ impl ClusterHarness {
         let options = NatsClusterOptions { binary, data_dir: dir.path().join("broker") };
         let cluster = NatsCluster::start(options).await.unwrap();
         let harness = ClusterHarness { dir, cluster };
-        tokio::time::timeout(ELECTION_WAIT, harness.make_streams()).await.expect("the cluster has a leader");
+        let mut last = String::new();
+        let made = tokio::time::timeout(ELECTION_WAIT, harness.make_streams(&mut last)).await;
+        assert!(made.is_ok(), "the cluster has no leader: {last}");
         harness
     }
 
     /// Until the servers have elected who may make streams, they say no.
-    async fn make_streams(&self) {
+    async fn make_streams(&self, last: &mut String) {
         let credentials = self.cluster.keys().init_credentials().unwrap();
         let init = connect(&self.cluster.url(), &credentials).await.unwrap();
         let mut again = tokio::time::interval(Duration::from_millis(100));
@@ -40,7 +42,7 @@ impl ClusterHarness {
             again.tick().await;
             match init_streams_replicated(&init, REPLICAS).await {
                 Ok(()) => return,
-                Err(StreamError::NotCreated { .. }) => {}
+                Err(error @ StreamError::NotCreated { .. }) => *last = error.to_string(),
                 Err(error) => panic!("{error}"),
             }
         }
