@@ -7,7 +7,7 @@ pub use start::StartError;
 pub(crate) use start::lock_data_dir;
 
 use crate::auth::{self, Credentials};
-use crate::client::LedgerClient;
+use crate::client::{LedgerClient, LocalLedger};
 use crate::pipeline::{Boot, Input, Pipeline, PipelineOptions, Position, StopReason};
 use crate::reader::{Reader, ReaderOptions};
 use crate::snapshot_store::SnapshotStore;
@@ -76,7 +76,7 @@ impl JournalOptions {
 
 /// The open journal. Dropping it asks the writer to finish; [`Journal::shutdown`] also waits for that.
 pub struct Journal {
-    client: LedgerClient,
+    client: LocalLedger,
     reader: Reader,
     commits: broadcast::Sender<Committed>,
     epoch: u64,
@@ -122,7 +122,7 @@ impl Journal {
             .spawn(move || log.run())
             .map_err(StartError::Thread)?;
         let Started { tail, led } = reported.await.map_err(|_| StartError::Died)??;
-        let client = LedgerClient { queue, gate, position: position_rx, stopped: stopped_rx.clone(), tail };
+        let client = LocalLedger { queue, gate, position: position_rx, stopped: stopped_rx.clone(), tail };
         let epoch = tokio::select! {
             Ok(epoch) = led => epoch,
             reason = stop_reason(&mut stopped_rx) => {
@@ -136,7 +136,13 @@ impl Journal {
 
     /// The door for commands.
     pub fn client(&self) -> LedgerClient {
-        self.client.clone()
+        self.client.clone().into()
+    }
+
+    /// Stops the writer now, without waiting for the log: another one's term began.
+    pub(crate) fn abandoner(&self) -> impl FnOnce() + Send + 'static {
+        let client = self.client.clone();
+        move || client.abandon()
     }
 
     /// Reads the log; a live read ends with this journal and never runs ahead of its committed position.

@@ -12,13 +12,12 @@ pub use owner::OwnerError;
 use crate::auth::{self, AuthError, Credentials};
 use crate::journal::{Journal, JournalOptions, StartError, lock_data_dir};
 use crate::lease::{LEASE_LAPSE, Lease, LeaseError, LeaseKeeper, LeaseOptions, LeaseWatch};
-use crate::pipeline::{Input, Position, StopReason};
+use crate::pipeline::{Position, StopReason};
 use crate::reader::{CommittedCommit, ReadError, Reader, ReaderOptions};
 use crate::remote::replica::{Replica, ReplicaOptions, Witness};
 use crate::remote::{CommandDoor, DoorOptions};
 use crate::stream::LEDGER_STREAM;
 use crate::tail::{Tail, TailOptions};
-use crate::writer::Message;
 use owner::LockWait;
 use std::fs::File;
 use std::sync::Arc;
@@ -123,13 +122,13 @@ impl Leader {
         let (epoch, position) = (journal.epoch(), journal.position());
         let keeper = LeaseKeeper::start(LeaseOptions { client, shard, epoch, position, lease }).await?;
         let mut superseded = keeper.superseded();
-        let ledger = journal.client();
+        let abandon = journal.abandoner();
         let guard = tokio::spawn(async move {
             let later = superseded.wait_for(Option::is_some).await.map(|later| *later);
             if let Ok(Some(later)) = later {
                 tracing::error!(target: "journal", epoch, later, "another writer's term began; this one ends");
                 // Nothing of ours can be committed any more, and our state is old.
-                let _ = ledger.queue.send(Message::Input(Input::Abandon));
+                abandon();
             }
         });
         Ok(Leader { journal, _door: door, _keeper: keeper, guard })

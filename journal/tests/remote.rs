@@ -8,7 +8,7 @@ use harness::*;
 use journal::auth::{Denials, Role, connect, connect_noting};
 use journal::remote::message::*;
 use journal::standby::Leader;
-use journal::{Journal, RemoteLedger, SubmitError};
+use journal::{Journal, LedgerClient, RemoteLedger, SubmitError};
 use ledger::Command;
 use minicbor::Encode;
 use processes::*;
@@ -28,7 +28,8 @@ async fn lead(harness: &Harness, journal: Journal) -> Leader {
 async fn the_same_door() {
     let harness = Harness::start().await;
     let leader = leader(&harness).await;
-    let (local, remote) = (leader.journal().client(), harness.gateway().await);
+    let gateway = harness.gateway().await;
+    let (local, remote) = (leader.journal().client(), LedgerClient::from(gateway.clone()));
     let outcome = remote.submit(open_account(1, 1)).await.unwrap();
     let locally = local.submit(open_account(1, 1)).await.unwrap();
     assert_eq!((outcome.repeated, locally.repeated), (false, true));
@@ -68,7 +69,7 @@ async fn the_same_door() {
     assert!(seen >= told && seen == remote.position().borrow().commit);
     // And what others did, soon.
     let elsewhere = local.submit(open_account(7_000, 7_000)).await.unwrap();
-    assert_eq!(remote.reached(elsewhere.commit).await.unwrap().hash, elsewhere.commit_hash);
+    assert_eq!(gateway.reached(elsewhere.commit).await.unwrap().hash, elsewhere.commit_hash);
     leader.shutdown().await.unwrap();
 }
 

@@ -1,4 +1,5 @@
-//! What the load examples send: credit moves between the buckets of many accounts, and what must stand in the log before.
+//! What the load examples send: credit moves between the buckets of many accounts, and what must stand in the log before
+//! (`COUNTERFOIL_LOAD=opens`: new accounts).
 
 use journal::SubmitError;
 use ledger::Command;
@@ -44,18 +45,23 @@ pub fn set_up() -> Vec<Command> {
     commands
 }
 
-/// Moves of one client.
-pub struct Moves(u64);
+/// Commands of one client.
+pub struct Moves {
+    random: u64,
+    /// `COUNTERFOIL_LOAD=opens`: accounts are opened instead, the cheapest command that writes.
+    opens: bool,
+}
 
 impl Moves {
     pub fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0xD6E8_FEB8_6659_FD93))
+        let opens = std::env::var("COUNTERFOIL_LOAD").is_ok_and(|load| load == "opens");
+        Self { random: seed.wrapping_mul(0xD6E8_FEB8_6659_FD93), opens }
     }
 
     /// SplitMix64.
     fn random(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
+        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.random;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         z ^ (z >> 31)
@@ -65,6 +71,10 @@ impl Moves {
         let mut key = [0; 16];
         key[..8].copy_from_slice(&self.random().to_be_bytes());
         key[8..].copy_from_slice(&self.random().to_be_bytes());
+        if self.opens {
+            let body = OpenAccount { account: AccountId(key) };
+            return Command::new(IdempotencyKey(key), Actor::Admin, body);
+        }
         let from = (self.random() % u64::from(ACCOUNTS)) as u32;
         let to = (from + 1 + (self.random() % u64::from(ACCOUNTS - 1)) as u32) % ACCOUNTS;
         let amount = Amount(1 + (self.random() % 1_000) as i128);
