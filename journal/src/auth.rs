@@ -577,7 +577,7 @@ impl Denials {
     }
 }
 
-/// Connects; denials are logged as errors. Fails when the server is away or does not know the user.
+/// Connects, to `url` or to any of several with commas between them; denials are logged as errors. Fails when the server is away or does not know the user.
 pub async fn connect(url: &str, credentials: &Credentials) -> Result<async_nats::Client, AuthError> {
     connect_noting(url, credentials, Denials::default()).await
 }
@@ -606,7 +606,8 @@ pub async fn connect_noting(
         let (name, denials) = (name.clone(), denials.clone());
         async move { note_event(&name, &denials, event) }
     });
-    options.connect(url).await.map_err(|e| fail(e.to_string()))
+    let urls: Vec<&str> = url.split(',').map(str::trim).collect();
+    options.connect(&urls[..]).await.map_err(|e| fail(e.to_string()))
 }
 
 fn note_event(name: &str, denials: &Denials, event: async_nats::Event) {

@@ -1,8 +1,12 @@
 //! The door to the ledger inside the writer's process: submit a command, look at the state, follow the position.
 //! Must not: decide anything.
 
+mod door;
+
+pub use door::LedgerClient;
+
 use crate::pipeline::{
-    Answer, AnswerWith, Each, Outcome, Placed, Position, Query, Reply, Request, StopReason,
+    Answer, AnswerWith, Each, Input, Outcome, Placed, Position, Query, Reply, Request, StopReason,
 };
 use crate::reader::CommittedCommit;
 use crate::tail::TailIndex;
@@ -56,9 +60,9 @@ pub enum SubmitError {
     },
 }
 
-/// A client of the writer. Cheap to clone.
+/// A client of the writer in this process. Cheap to clone.
 #[derive(Clone)]
-pub struct LedgerClient {
+pub struct LocalLedger {
     pub(crate) queue: Sender<Message>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) position: watch::Receiver<Position>,
@@ -66,7 +70,7 @@ pub struct LedgerClient {
     pub(crate) tail: Arc<TailIndex>,
 }
 
-impl LedgerClient {
+impl LocalLedger {
     /// Hands a command to the writer; returns once its events are committed and stand in the archive tail.
     pub async fn submit(&self, command: Command) -> Result<Outcome, SubmitError> {
         let answer = AnswerWith::Events;
@@ -77,7 +81,7 @@ impl LedgerClient {
         }
     }
 
-    /// [`LedgerClient::submit`] that tells where the events stand, not what they are: cheaper.
+    /// [`LocalLedger::submit`] that tells where the events stand, not what they are: cheaper.
     pub async fn submit_placed(&self, command: Command) -> Result<Placed, SubmitError> {
         let answer = AnswerWith::Place;
         match self.ask(1, |ticket| Request::Command { ticket, command: Box::new(command), answer }).await? {
@@ -184,6 +188,12 @@ impl LedgerClient {
     /// Why the writer stopped, once it has.
     pub fn stopped(&self) -> watch::Receiver<Option<StopReason>> {
         self.stopped.clone()
+    }
+
+    /// Stops the writer now: another one's term began.
+    pub(crate) fn abandon(&self) {
+        // A writer that has ended hears nothing, and need not.
+        let _ = self.queue.send(Message::Input(Input::Abandon));
     }
 
     async fn ask(

@@ -6,7 +6,7 @@ mod start;
 pub use start::{StartError, lock_data_dir};
 
 use crate::auth::{self, Credentials};
-use crate::client::LedgerClient;
+use crate::client::{LedgerClient, LocalLedger};
 use crate::keeper::{Keeper, KeeperOptions};
 use crate::pipeline::{Boot, Input, Pipeline, PipelineOptions, Position, StopReason};
 use crate::reader::{Reader, ReaderOptions};
@@ -52,6 +52,8 @@ pub struct JournalOptions {
     pub pipeline: PipelineOptions,
     /// See [`WATCH_PERIOD`].
     pub watch_period: Duration,
+    /// Servers that every stream must stand on, verified at every start; 1 without a cluster, else 3 or 5.
+    pub replicas_min: usize,
     /// A state that was folded from this log: used instead of a snapshot when it stands in the log's chain.
     pub warm: Option<Arc<ledger::State>>,
     /// When the keeper makes snapshots.
@@ -75,6 +77,7 @@ impl JournalOptions {
             tail_file_bytes_max: crate::tail::TAIL_FILE_BYTES_MAX,
             pipeline: PipelineOptions::new(0),
             watch_period: WATCH_PERIOD,
+            replicas_min: 1,
             warm: None,
             snapshots: SnapshotOptions::usual(),
             unsealed_files: crate::segment::SEALED_AFTER_FILES,
@@ -85,7 +88,7 @@ impl JournalOptions {
 
 /// The open journal. Dropping it asks the writer to finish; [`Journal::shutdown`] also waits for that.
 pub struct Journal {
-    client: LedgerClient,
+    client: LocalLedger,
     reader: Reader,
     commits: broadcast::Sender<Committed>,
     epoch: u64,
@@ -133,24 +136,28 @@ impl Journal {
             .spawn(move || log.run())
             .map_err(StartError::Thread)?;
         let Started { tail, led, keeper } = reported.await.map_err(|_| StartError::Died)??;
-        let client = LedgerClient { queue, gate, position: position_rx, stopped: stopped_rx.clone(), tail };
+        let client = LocalLedger { queue, gate, position: position_rx, stopped: stopped_rx.clone(), tail };
         let epoch = tokio::select! {
             Ok(epoch) = led => epoch,
-            Ok(reason) = stopped_rx.wait_for(Option::is_some) => {
-                let reason = reason.clone().unwrap_or(StopReason::Closed);
+            reason = stop_reason(&mut stopped_rx) => {
                 // The lock must be free when the caller hears of it.
                 let _ = ended.await;
                 keeper.ended().await;
                 return Err(StartError::Stopped(reason));
             }
-            else => return Err(StartError::Died),
         };
         Ok(Journal { client, reader, commits, epoch, ended: Some(ended), keeper: Some(keeper) })
     }
 
     /// The door for commands.
     pub fn client(&self) -> LedgerClient {
-        self.client.clone()
+        self.client.clone().into()
+    }
+
+    /// Stops the writer now, without waiting for the log: another one's term began.
+    pub(crate) fn abandoner(&self) -> impl FnOnce() + Send + 'static {
+        let client = self.client.clone();
+        move || client.abandon()
     }
 
     /// Reads the log; a live read ends with this journal and never runs ahead of its committed position.
@@ -206,6 +213,11 @@ impl Drop for Journal {
     }
 }
 
+async fn stop_reason(stopped: &mut watch::Receiver<Option<StopReason>>) -> StopReason {
+    let reason = stopped.wait_for(Option::is_some).await.map(|reason| reason.clone());
+    reason.ok().flatten().unwrap_or_else(|| StopReason::Broken("the writer's thread died".to_owned()))
+}
+
 /// The thread that owns the broker's connection: start-up first, then the link.
 struct LogThread {
     options: JournalOptions,
@@ -256,6 +268,9 @@ async fn prepare(
     let client = auth::connect(&options.url, &options.credentials).await?;
     let verified = stream::verify_streams(&client).await;
     verified.map_err(|error| start::explain_missing(error, &options.data_dir))?;
+    if options.replicas_min > 1 {
+        stream::verify_replicas(&client, options.replicas_min).await?;
+    }
     let snapshots = SnapshotStore::open(&options.data_dir)?;
     let recovered = {
         let warm = options.warm.take();

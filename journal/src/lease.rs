@@ -27,7 +27,9 @@ const BEATS_REMEMBERED_MAX: usize = 64;
 
 /// Why the lease cannot be kept or watched.
 #[derive(Debug, thiserror::Error)]
-#[error("the lease {subject} cannot be heard: {reason}; is the broker up, and may this user subscribe to it?")]
+#[error(
+    "the lease {subject} cannot be heard: {reason}; is the broker up, and may this user subscribe to it?"
+)]
 pub struct LeaseError {
     subject: String,
     reason: String,

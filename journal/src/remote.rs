@@ -15,7 +15,7 @@ pub use door::{CommandDoor, DOOR_COMMANDS_MAX, DOOR_MESSAGES_MAX, DoorOptions};
 use crate::auth::{self, AuthError, Credentials};
 use crate::client::{ANSWER_WAIT, SubmitError};
 use crate::lease::{LeaseError, LeaseWatch};
-use crate::pipeline::{Outcome, Placed, Position, QUEUE_REQUESTS_MAX};
+use crate::pipeline::{Outcome, Placed, Position, QUEUE_REQUESTS_MAX, StopReason};
 use crate::reader::{CommittedCommit, ReadError, Reader, ReaderOptions};
 use crate::stream::LEDGER_STREAM;
 use batcher::{Batcher, BatcherOptions, Job, Told};
@@ -207,17 +207,18 @@ impl RemoteLedger {
     /// Waits until the replica has a commit.
     pub async fn reached(&self, commit: u64) -> Result<Position, SubmitError> {
         let mut position = self.inner.replica.position();
-        let mut failed = self.inner.replica.failed();
+        let mut stopped = self.inner.replica.stopped();
         let wait = tokio::time::timeout(self.inner.answer_wait, async {
             tokio::select! {
                 reached = position.wait_for(|position| position.commit >= commit) => reached.ok().map(|reached| *reached),
-                _ = failed.wait_for(Option::is_some) => None,
+                _ = stopped.wait_for(Option::is_some) => None,
             }
         });
         let reached = wait.await.ok().flatten();
         reached.ok_or_else(|| {
-            let failed = self.inner.replica.failed().borrow().clone();
-            let reason = failed.unwrap_or_else(|| format!("the replica does not reach commit {commit} in time"));
+            let stopped = self.inner.replica.stopped().borrow().as_ref().map(ToString::to_string);
+            let reason =
+                stopped.unwrap_or_else(|| format!("the replica does not reach commit {commit} in time"));
             SubmitError::Stopped(reason)
         })
     }
@@ -228,8 +229,8 @@ impl RemoteLedger {
     }
 
     /// Why the replica ended, once it has: the log is broken, or newer than this program.
-    pub fn failed(&self) -> watch::Receiver<Option<String>> {
-        self.inner.replica.failed()
+    pub fn stopped(&self) -> watch::Receiver<Option<StopReason>> {
+        self.inner.replica.stopped()
     }
 
     async fn one(&self, command: Command, want: Want) -> Result<Told, SubmitError> {
@@ -273,7 +274,11 @@ impl RemoteLedger {
         let skip = skip.ok_or("the commit begins after the command's first leaf")? as usize;
         let events: Vec<_> = commit.events.into_iter().skip(skip).take(placed.count as usize).collect();
         if events.len() != placed.count as usize {
-            return Err(format!("the commit holds {} of the command's {} events", events.len(), placed.count));
+            return Err(format!(
+                "the commit holds {} of the command's {} events",
+                events.len(),
+                placed.count
+            ));
         }
         Ok(events)
     }
@@ -302,7 +307,8 @@ impl Chunks {
         }
         let bytes = command.len() + COMMAND_HEAD_BYTES;
         let room = |chunk: &Chunk| {
-            chunk.commands.len() < MESSAGE_COMMANDS_MAX && chunk.bytes + bytes <= COMMAND_BYTES_MAX + COMMAND_HEAD_BYTES
+            chunk.commands.len() < MESSAGE_COMMANDS_MAX
+                && chunk.bytes + bytes <= COMMAND_BYTES_MAX + COMMAND_HEAD_BYTES
         };
         if !self.0.last().is_some_and(room) {
             self.0.push(Chunk::default());
@@ -323,7 +329,8 @@ impl Chunks {
     }
 }
 
-const _: () = assert!(COMMAND_BYTES_MAX + COMMAND_HEAD_BYTES + 64 <= MESSAGE_BYTES_MAX, "room for a message's head");
+const _: () =
+    assert!(COMMAND_BYTES_MAX + COMMAND_HEAD_BYTES + 64 <= MESSAGE_BYTES_MAX, "room for a message's head");
 
 /// Brings together what answers and beats say of the log's position.
 async fn know(

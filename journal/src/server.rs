@@ -5,7 +5,12 @@
 //! and on Linux it is tied to the thread that forked). So the data directory is locked while we live, and the next start
 //! on it finds the old server by its pid file, checks its command line, ends it, and starts its own.
 
+mod cluster;
+
+pub use cluster::{NatsCluster, NatsClusterOptions};
+
 use crate::auth::{AuthError, Keys};
+use cluster::Member;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::{File, TryLockError};
@@ -119,6 +124,10 @@ pub struct NatsServer {
     child: Option<Child>,
     port: u16,
     port_note: Option<String>,
+    /// One of several servers.
+    member: Option<Member>,
+    /// See [`NatsServer::limit_store`].
+    store_bytes_max: Option<u64>,
     // Held while this value lives, by this process alone (the child does not inherit it).
     _lock: File,
 }
@@ -140,16 +149,26 @@ pub fn find_nats_server() -> Result<PathBuf, ServerError> {
 impl NatsServer {
     /// Starts a server on the data directory and waits until it serves. A server that a killed coordinator left behind
     /// there is ended first. Keys are made when there are none.
-    pub async fn start(mut options: NatsServerOptions) -> Result<NatsServer, ServerError> {
+    pub async fn start(options: NatsServerOptions) -> Result<NatsServer, ServerError> {
+        Self::start_as(options, None).await
+    }
+
+    async fn start_as(
+        mut options: NatsServerOptions,
+        member: Option<Member>,
+    ) -> Result<NatsServer, ServerError> {
         let data_dir = std::path::absolute(&options.data_dir);
         options.data_dir = data_dir.map_err(|e| io(format!("find {}", options.data_dir.display()), e))?;
         let dir = options.data_dir.join("nats");
         std::fs::create_dir_all(&dir).map_err(|e| io(format!("create {}", dir.display()), e))?;
         let lock = lock_directory(&dir)?;
-        let keys = Keys::load_or_create(&options.data_dir.join("keys"))?;
+        let own_keys = options.data_dir.join("keys");
+        let keys = Keys::load_or_create(member.as_ref().map_or(&own_keys, |member| &member.keys_dir))?;
         end_orphan(&dir).await?;
         let (port, port_note) = choose_port(options.port)?;
-        let mut server = NatsServer { options, keys, child: None, port, port_note, _lock: lock };
+        let store_bytes_max = None;
+        let mut server =
+            NatsServer { options, keys, child: None, port, port_note, member, store_bytes_max, _lock: lock };
         let mut tries = 1;
         loop {
             match server.spawn().await {
@@ -225,6 +244,12 @@ impl NatsServer {
         self.spawn().await
     }
 
+    /// Lets the store take no more than so many bytes from the next start on; `None`: what the disk has. For chaos, in
+    /// place of a full disk.
+    pub fn limit_store(&mut self, bytes_max: Option<u64>) {
+        self.store_bytes_max = bytes_max;
+    }
+
     /// Waits until the server ends by itself; for whoever supervises it. Never returns while it runs.
     pub async fn ended(&mut self) -> Result<std::process::ExitStatus, ServerError> {
         match &mut self.child {
@@ -239,7 +264,7 @@ impl NatsServer {
 
     async fn spawn(&mut self) -> Result<(), ServerError> {
         let config = self.nats_dir().join("server.conf");
-        let text = config_text(&self.nats_dir(), self.port, &self.keys);
+        let text = self.config_text();
         std::fs::write(&config, text).map_err(|e| io(format!("write {}", config.display()), e))?;
         let log_from = std::fs::metadata(self.log_path()).map_or(0, |m| m.len());
         let binary = &self.options.binary;
@@ -268,7 +293,7 @@ impl NatsServer {
         let late = || format!("port {} was not open after {START_SECONDS_MAX} s", self.port);
         let served = served.unwrap_or_else(|_| Err(late()));
         let checked = match served {
-            Ok(info) => check_info(&info, self.port, &server_name(&self.keys)),
+            Ok(info) => check_info(&info, self.port, &self.name()),
             Err(reason) => {
                 let log = self.log_path();
                 let log_tail = log_tail(&log, log_from);
@@ -280,23 +305,31 @@ impl NatsServer {
         }
         checked
     }
-}
 
-fn config_text(dir: &Path, port: u16, keys: &Keys) -> String {
-    let quoted = |name: &str| serde_json::Value::from(dir.join(name).to_string_lossy()).to_string();
-    format!(
-        "# Written by counterfoil at every start; edits are lost.\n\
-         server_name: \"{name}\"\nlisten: \"127.0.0.1:{port}\"\nmax_payload: 8MB\n\
-         pid_file: {pid}\nlog_file: {log}\nlogfile_size_limit: 64MB\nlogfile_max_num: 4\n\
-         jetstream {{\n  store_dir: {store}\n  # Every acknowledgement follows an fsync. Do not weaken.\n  sync_interval: always\n}}\n\
-         resolver: {{ type: full, dir: {jwt}, allow_delete: false, interval: \"2m\" }}\n{accounts}",
-        name = server_name(keys),
-        pid = quoted("nats-server.pid"),
-        log = quoted("nats-server.log"),
-        store = quoted("store"),
-        jwt = quoted("jwt"),
-        accounts = keys.server_config(),
-    )
+    fn name(&self) -> String {
+        self.member.as_ref().map_or_else(|| server_name(&self.keys), |member| member.name.clone())
+    }
+
+    fn config_text(&self) -> String {
+        let dir = self.nats_dir();
+        let quoted = |name: &str| serde_json::Value::from(dir.join(name).to_string_lossy()).to_string();
+        let limit = self.store_bytes_max.map_or_else(String::new, |bytes| format!("  max_file: {bytes}\n"));
+        let (jetstream, cluster) = self.member.as_ref().map_or_else(Default::default, Member::config_text);
+        format!(
+            "# Written by counterfoil at every start; edits are lost.\n\
+             server_name: \"{name}\"\nlisten: \"127.0.0.1:{port}\"\nmax_payload: 8MB\n\
+             pid_file: {pid}\nlog_file: {log}\nlogfile_size_limit: 64MB\nlogfile_max_num: 4\n\
+             jetstream {{\n  store_dir: {store}\n  # Every acknowledgement follows an fsync. Do not weaken.\n  sync_interval: always\n{limit}{jetstream}}}\n\
+             {cluster}resolver: {{ type: full, dir: {jwt}, allow_delete: false, interval: \"2m\" }}\n{accounts}",
+            name = self.name(),
+            port = self.port,
+            pid = quoted("nats-server.pid"),
+            log = quoted("nats-server.log"),
+            store = quoted("store"),
+            jwt = quoted("jwt"),
+            accounts = self.keys.server_config(),
+        )
+    }
 }
 
 /// Bound to the ledger's account, so that a stranger on our port is told apart.

@@ -12,13 +12,12 @@ pub use owner::OwnerError;
 use crate::auth::{self, AuthError, Credentials};
 use crate::journal::{Journal, JournalOptions, StartError, lock_data_dir};
 use crate::lease::{LEASE_LAPSE, Lease, LeaseError, LeaseKeeper, LeaseOptions, LeaseWatch};
-use crate::pipeline::{Input, Position, StopReason};
+use crate::pipeline::{Position, StopReason};
 use crate::reader::{CommittedCommit, ReadError, Reader, ReaderOptions};
 use crate::remote::replica::{Replica, ReplicaOptions, Witness};
 use crate::remote::{CommandDoor, DoorOptions};
 use crate::stream::LEDGER_STREAM;
 use crate::tail::{Tail, TailOptions};
-use crate::writer::Message;
 use owner::LockWait;
 use std::fs::File;
 use std::sync::Arc;
@@ -77,8 +76,8 @@ pub enum StandbyError {
     /// The log cannot be followed.
     #[error("the log cannot be followed: {reason}")]
     Replica {
-        /// The replica's words.
-        reason: String,
+        /// Why not.
+        reason: StopReason,
     },
     /// The journal.
     #[error(transparent)]
@@ -123,13 +122,13 @@ impl Leader {
         let (epoch, position) = (journal.epoch(), journal.position());
         let keeper = LeaseKeeper::start(LeaseOptions { client, shard, epoch, position, lease }).await?;
         let mut superseded = keeper.superseded();
-        let ledger = journal.client();
+        let abandon = journal.abandoner();
         let guard = tokio::spawn(async move {
             let later = superseded.wait_for(Option::is_some).await.map(|later| *later);
             if let Ok(Some(later)) = later {
                 tracing::error!(target: "journal", epoch, later, "another writer's term began; this one ends");
                 // Nothing of ours can be committed any more, and our state is old.
-                let _ = ledger.queue.send(Message::Input(Input::Abandon));
+                abandon();
             }
         });
         Ok(Leader { journal, _door: door, _keeper: keeper, guard })
@@ -216,11 +215,8 @@ impl Watch {
         let reader = Reader::new(reader_options);
         let (witnessed, witness, shared) = match lock_data_dir(data_dir) {
             Ok(lock) => {
-                let tail = TailOptions {
-                    data_dir: data_dir.clone(),
-                    shard,
-                    file_bytes_max: *tail_file_bytes_max,
-                };
+                let tail =
+                    TailOptions { data_dir: data_dir.clone(), shard, file_bytes_max: *tail_file_bytes_max };
                 let (head, witness) = own_tail(Tail::open(tail)?, lock);
                 (head, witness, None)
             }
@@ -242,7 +238,7 @@ impl Watch {
     async fn until_gone(&mut self) -> Result<(), StandbyError> {
         let mut look = tokio::time::interval(LOOK_PERIOD);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let (mut position, mut failed) = (self.replica.position(), self.replica.failed());
+        let (mut position, mut stopped) = (self.replica.position(), self.replica.stopped());
         let heard = self.lease.heard();
         let mut connects = self.connects();
         let (mut quiet_since, mut looked_at) = (Instant::now(), Instant::now());
@@ -251,7 +247,7 @@ impl Watch {
                 _ = look.tick() => {}
                 () = LockWait::freed(&mut self.shared) => return Ok(()),
             }
-            if let Some(reason) = failed.borrow_and_update().clone() {
+            if let Some(reason) = stopped.borrow_and_update().clone() {
                 return Err(StandbyError::Replica { reason });
             }
             let now = Instant::now();

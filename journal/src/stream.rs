@@ -73,6 +73,19 @@ pub enum StreamError {
         /// The line of the stream's configuration.
         line: String,
     },
+    /// Fewer copies than asked for.
+    #[error(
+        "stream {stream} has {reported} replicas, expected {expected}; refused. Make it with `init_streams_replicated` on \
+         a cluster of as many servers, or ask for fewer"
+    )]
+    Replicas {
+        /// Which stream.
+        stream: String,
+        /// What was asked for.
+        expected: usize,
+        /// What the server reports.
+        reported: usize,
+    },
     /// The server acknowledges before its disk has the message.
     #[error(
         "the server reports sync_interval {reported}, expected always; in its configuration: `jetstream {{ sync_interval: always }}`, then restart it"
@@ -86,6 +99,12 @@ pub enum StreamError {
 /// The settings of every stream.
 pub fn stream_configs() -> [Config; 3] {
     [ledger_config(), feed_config(), receipts_config()]
+}
+
+/// On several servers there is no asynchronous persistence: the server refuses it, and FEED takes the usual one.
+fn replicated(config: Config, replicas: usize) -> Config {
+    let persist_mode = if replicas > 1 { None } else { config.persist_mode };
+    Config { num_replicas: replicas, persist_mode, ..config }
 }
 
 fn ledger_config() -> Config {
@@ -148,8 +167,14 @@ fn common_config() -> Config {
 /// Creates the three streams and the consumer of RECEIPTS with an `init` credential's client. Streams that exist as they
 /// must be are left alone; others are an error (nothing is ever altered here).
 pub async fn init_streams(init: &async_nats::Client) -> Result<(), StreamError> {
+    init_streams_replicated(init, 1).await
+}
+
+/// [`init_streams`] on a cluster: each message stands on so many servers before it is acknowledged by most of them.
+pub async fn init_streams_replicated(init: &async_nats::Client, replicas: usize) -> Result<(), StreamError> {
     let jetstream = async_nats::jetstream::new(init.clone());
     for config in stream_configs() {
+        let config = replicated(config, replicas);
         let stream = config.name.clone();
         let created = jetstream.create_stream(config).await;
         created.map_err(|e| StreamError::NotCreated { stream, reason: e.to_string() })?;
@@ -180,7 +205,24 @@ pub async fn verify_streams(client: &async_nats::Client) -> Result<(), StreamErr
         let reported = jetstream.get_stream(&stream).await;
         let reported = reported
             .map_err(|e| StreamError::NoInformation { stream: stream.clone(), reason: e.to_string() })?;
-        compare(&expected, &reported.cached_info().config)?;
+        let reported = &reported.cached_info().config;
+        compare(&replicated(expected, reported.num_replicas), reported)?;
+    }
+    Ok(())
+}
+
+/// Makes sure that every stream stands on at least so many servers.
+pub async fn verify_replicas(client: &async_nats::Client, expected: usize) -> Result<(), StreamError> {
+    let jetstream = async_nats::jetstream::new(client.clone());
+    for config in stream_configs() {
+        let stream = config.name;
+        let reported = jetstream.get_stream(&stream).await;
+        let reported = reported
+            .map_err(|e| StreamError::NoInformation { stream: stream.clone(), reason: e.to_string() })?;
+        let reported = reported.cached_info().config.num_replicas;
+        if reported < expected {
+            return Err(StreamError::Replicas { stream, expected, reported });
+        }
     }
     Ok(())
 }

@@ -157,8 +157,12 @@ impl Batcher {
             self.waiting_commands -= commands.len();
             let count = commands.len();
             let known_commit = self.options.told.borrow().commit;
-            let message =
-                CommandMessage { version: MESSAGE_VERSION, shard: self.options.shard, known_commit, commands };
+            let message = CommandMessage {
+                version: MESSAGE_VERSION,
+                shard: self.options.shard,
+                known_commit,
+                commands,
+            };
             let now = Instant::now();
             let flight = Flight {
                 replies,

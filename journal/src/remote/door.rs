@@ -52,13 +52,7 @@ impl CommandDoor {
         // Listening before anybody is told that we lead; a broker that is away is noticed elsewhere.
         let _ = options.client.flush().await;
         let (done_tx, done) = mpsc::unbounded_channel();
-        let door = Door {
-            options,
-            waiting: BTreeMap::new(),
-            turns: VecDeque::new(),
-            inside: 0,
-            done_tx,
-        };
+        let door = Door { options, waiting: BTreeMap::new(), turns: VecDeque::new(), inside: 0, done_tx };
         Ok(CommandDoor { task: tokio::spawn(door.serve(messages, done)) })
     }
 }
@@ -114,7 +108,8 @@ impl Door {
         let reached = self.options.ledger.position().borrow().commit;
         let read = match read {
             Ok(read) if read.known_commit > reached => {
-                let text = format!("this sequencer is at commit {reached}, you know of {}", read.known_commit);
+                let text =
+                    format!("this sequencer is at commit {reached}, you know of {}", read.known_commit);
                 Err((Fault::NotLeading, text))
             }
             other => other,

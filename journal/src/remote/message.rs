@@ -285,9 +285,10 @@ impl CommandMessage {
         }
         match message.commands.len() {
             0 => Err((Fault::Malformed, "no commands".to_owned())),
-            count if count > MESSAGE_COMMANDS_MAX => {
-                Err((Fault::TooLarge, format!("{count} commands; at most {MESSAGE_COMMANDS_MAX} in one message")))
-            }
+            count if count > MESSAGE_COMMANDS_MAX => Err((
+                Fault::TooLarge,
+                format!("{count} commands; at most {MESSAGE_COMMANDS_MAX} in one message"),
+            )),
             _ => Ok(message),
         }
     }
@@ -304,7 +305,9 @@ impl AnswerMessage {
         let malformed = |reason: String| CodecError::Malformed { what: "answer message", reason };
         let version = peek_version(bytes).map_err(|e| malformed(e.to_string()))?;
         if version != MESSAGE_VERSION {
-            return Err(malformed(format!("version {version}, this gateway speaks version {MESSAGE_VERSION}")));
+            return Err(malformed(format!(
+                "version {version}, this gateway speaks version {MESSAGE_VERSION}"
+            )));
         }
         let message: AnswerMessage = decode("answer message", bytes)?;
         if let AnswerBody::Answers { stands, answers } = &message.body {
@@ -347,12 +350,18 @@ fn peek_version(bytes: &[u8]) -> Result<u32, minicbor::decode::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use protocol::asset::AssetId;
     use protocol::amount::Amount;
+    use protocol::asset::AssetId;
 
     fn message(commands: usize) -> CommandMessage {
-        let asked = |k: usize| Asked { want: [Want::Place, Want::Events][k % 2], command: vec![k as u8; 3].into() };
-        CommandMessage { version: 1, shard: 0, known_commit: 77, commands: (0..commands).map(asked).collect() }
+        let asked =
+            |k: usize| Asked { want: [Want::Place, Want::Events][k % 2], command: vec![k as u8; 3].into() };
+        CommandMessage {
+            version: 1,
+            shard: 0,
+            known_commit: 77,
+            commands: (0..commands).map(asked).collect(),
+        }
     }
 
     fn reached() -> Reached {
@@ -364,7 +373,13 @@ mod tests {
             Refusal::InsufficientCredit { needed: Amount(5), available: Amount(3), asset: AssetId(0) };
         vec![
             Answer::Placed { stands: 0, first_leaf: 69_998, count: 2, repeated: false, events: None },
-            Answer::Placed { stands: 1, first_leaf: 5, count: 1, repeated: true, events: Some(vec![vec![9].into()]) },
+            Answer::Placed {
+                stands: 1,
+                first_leaf: 5,
+                count: 1,
+                repeated: true,
+                events: Some(vec![vec![9].into()]),
+            },
             Answer::Refused { at_leaf: 70_000, refusal },
             Answer::Overloaded,
             Answer::Unknown,
@@ -391,7 +406,8 @@ mod tests {
             ("beat", Beat { version: 1, shard: 0, epoch: 4, reached: reached(), count: 9 }.to_bytes()),
         ];
         let hex = data_encoding::HEXLOWER;
-        let lines: String = all.iter().map(|(kind, bytes)| format!("{kind} {}\n", hex.encode(bytes))).collect();
+        let lines: String =
+            all.iter().map(|(kind, bytes)| format!("{kind} {}\n", hex.encode(bytes))).collect();
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/golden/commands_v1.hex");
         if std::env::var_os("UPDATE_GOLDEN").is_some() {
             std::fs::write(path, &lines).unwrap();
@@ -427,6 +443,9 @@ mod tests {
         let stands = vec![Stands { commit: 1, hash: Hash32([0; 32]), time_us: 1 }];
         assert!(AnswerMessage::read(&answer(body(stands.clone())).to_bytes(), 1).is_ok());
         assert!(AnswerMessage::read(&answer(body(stands)).to_bytes(), 2).is_err(), "one too few");
-        assert!(AnswerMessage::read(&answer(body(Vec::new())).to_bytes(), 1).is_err(), "a commit that is not named");
+        assert!(
+            AnswerMessage::read(&answer(body(Vec::new())).to_bytes(), 1).is_err(),
+            "a commit that is not named"
+        );
     }
 }

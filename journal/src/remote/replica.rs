@@ -1,7 +1,7 @@
 //! A state that follows the log: begins at a snapshot or at the beginning, checks the chain, applies commit by commit.
 //! Gateways in other processes read from it, a standby takes over with it. Must not: write to the log, or run ahead of it.
 
-use crate::pipeline::Position;
+use crate::pipeline::{Position, StopReason};
 use crate::reader::{CommittedCommit, ReadError, Reader, Until};
 use crate::snapshot_store::SnapshotStore;
 use futures::StreamExt;
@@ -38,7 +38,7 @@ pub(crate) struct Replica {
     // Held for one commit's application or one question; never across an await.
     state: Arc<RwLock<State>>,
     position: watch::Receiver<Position>,
-    failed: watch::Receiver<Option<String>>,
+    stopped: watch::Receiver<Option<StopReason>>,
     task: JoinHandle<()>,
 }
 
@@ -53,16 +53,16 @@ impl Replica {
         let ours = Position::of(&state);
         let from = witnessed.filter(|witnessed| witnessed.commit < ours.commit).unwrap_or(ours);
         let (position_tx, position) = watch::channel(ours);
-        let (failed_tx, failed) = watch::channel(None);
+        let (stopped_tx, stopped) = watch::channel(None);
         let state = Arc::new(RwLock::new(state));
         let follower = Follower { reader, state: state.clone(), position: position_tx, witness };
         let task = tokio::spawn(async move {
             if let Err(reason) = follower.follow(from).await {
                 tracing::error!(target: "journal", "the replica of the log ends: {reason}");
-                failed_tx.send_replace(Some(reason));
+                stopped_tx.send_replace(Some(StopReason::Broken(reason)));
             }
         });
-        Ok(Replica { shard, state, position, failed, task })
+        Ok(Replica { shard, state, position, stopped, task })
     }
 
     /// How far it is.
@@ -71,8 +71,8 @@ impl Replica {
     }
 
     /// Why it ended, once it has.
-    pub(crate) fn failed(&self) -> watch::Receiver<Option<String>> {
-        self.failed.clone()
+    pub(crate) fn stopped(&self) -> watch::Receiver<Option<StopReason>> {
+        self.stopped.clone()
     }
 
     /// Asks the state as it is.
@@ -133,7 +133,9 @@ impl Follower {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         if commit.number > state.last_commit() {
             let applied = commit.apply_to(&mut state);
-            applied.map_err(|e| format!("commit {} cannot be applied: {e}; use a newer program", commit.number))?;
+            applied.map_err(|e| {
+                format!("commit {} cannot be applied: {e}; use a newer program", commit.number)
+            })?;
         }
         drop(state);
         self.position.send_replace(commit.position());
