@@ -12,6 +12,9 @@ const START_TAG: &[u8; 16] = b"counterfoil/h0/1";
 /// First bytes of the start of a chain of a job with controls.
 const CONTROLS_TAG: &[u8; 16] = b"counterfoil/h0/2";
 
+/// First bytes of what an embedding's digest covers.
+const EMBEDDING_TAG: &[u8; 19] = b"counterfoil/embed/1";
+
 /// The chain so far.
 #[derive(Clone)]
 pub(crate) struct Chain {
@@ -120,4 +123,18 @@ pub fn merkle_root(leaves: &[[u8; 32]]) -> [u8; 32] {
             hash.finalize().into()
         }
     }
+}
+
+/// Digest of an embedding (O).
+pub(crate) fn embedding_digest(job_id: &[u8; 16], model_id: &[u8; 32], ids: &[u32], values: &[f32]) -> [u8; 32] {
+    let mut hash = blake3::Hasher::new();
+    hash.update(EMBEDDING_TAG);
+    hash.update(&(NUMERICS_ID.len() as u32).to_le_bytes());
+    hash.update(NUMERICS_ID.as_bytes());
+    hash.update(job_id);
+    hash.update(model_id);
+    hash.update(&(ids.len() as u32).to_le_bytes());
+    hash.update(&ids.iter().flat_map(|id| id.to_le_bytes()).collect::<Vec<u8>>());
+    hash.update(&values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>());
+    hash.finalize().into()
 }
