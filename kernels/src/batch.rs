@@ -1,22 +1,30 @@
-//! The engine: many jobs at once on one pool of threads. Each step runs one row of every job that decodes and a bounded number
-//! of prompt rows of those that do not yet, in one pass; jobs come and go between steps. Bits do not depend on the company.
+//! The engine's door: submit, cancel, drain, metrics. What runs behind it stands in `batch/scheduler.rs`. Bits do not depend on
+//! the company a job has.
 
-use crate::digest::{Chain, activation_digest};
+mod prefix;
+mod scheduler;
+
+use crate::choice::Chooser;
+use crate::digest::Chain;
 use crate::error::Error;
-use crate::forward::{Row, Workspace};
-use crate::job::{Finish, JobEvent, JobSpec, TokenOut};
-use crate::kv::{KvCache, PAGE_POSITIONS, Page};
+use crate::job::{Finish, JobEvent};
+use crate::kv::{KvCache, PAGE_POSITIONS};
 use crate::model::Model;
 use crate::pool::Pool;
-use crate::sampling::Sampler;
+use crate::request::JobRequest;
+use scheduler::Scheduler;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 
-/// Prompt rows of one step: what a decoding job may have to wait for.
+/// Prompt rows of one step unless tuned: what a decoding job may have to wait for.
 const PREFILL_ROWS: usize = 64;
+/// Prompt rows of one step at most.
+const PREFILL_ROWS_MAX: usize = 4_096;
+/// Pages of prefixes that are kept unless tuned: 2 048 tokens.
+const PREFIX_PAGES: usize = 32;
 /// Jobs at once.
 const JOBS_MAX: usize = 1_024;
 
@@ -31,6 +39,21 @@ pub struct EngineOptions {
     pub queue_max: usize,
     /// Prompt plus output tokens of one job; at most the model's context counts.
     pub context_tokens_max: u32,
+}
+
+/// What may be changed without changing a bit of any output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EngineTuning {
+    /// Prompt rows that one pass runs, 1 to 4096: more is faster for prompts and makes decoding jobs wait longer.
+    pub prefill_rows: usize,
+    /// Full pages of 64 positions that are kept after their jobs, for later jobs that begin with the same tokens; 0 = off.
+    pub prefix_pages: usize,
+}
+
+impl Default for EngineTuning {
+    fn default() -> EngineTuning {
+        EngineTuning { prefill_rows: PREFILL_ROWS, prefix_pages: PREFIX_PAGES }
+    }
 }
 
 /// What the engine does now and has done.
@@ -52,6 +75,14 @@ pub struct EngineMetrics {
     pub kv_pages_used: usize,
     /// Pages that all slots together can hold.
     pub kv_pages_max: usize,
+    /// Pages kept for later jobs.
+    pub prefix_pages_kept: usize,
+    /// Prompt tokens that were not run because their pages were kept.
+    pub prefix_tokens_reused_total: u64,
+    /// Time spent in passes since the start, in microseconds; tokens over it is the speed.
+    pub busy_us_total: u64,
+    /// Whether new jobs are refused.
+    pub draining: bool,
 }
 
 /// Runs jobs. Dropping it cancels what still runs.
@@ -67,6 +98,16 @@ pub struct JobHandle {
     events: Receiver<JobEvent>,
     canceller: Canceller,
     ended: bool,
+    progress: Arc<Progress>,
+}
+
+/// What a job leaves besides its tokens.
+#[derive(Default)]
+struct Progress {
+    /// The chain after the tokens that were delivered before.
+    resumed: OnceLock<[u8; 32]>,
+    /// One root per full page.
+    kv_roots: Mutex<Vec<[u8; 32]>>,
 }
 
 /// Cancels a job from anywhere; clones cancel the same job.
@@ -87,6 +128,7 @@ struct Shared {
 struct Queue {
     waiting: VecDeque<Job>,
     stop: bool,
+    draining: bool,
     /// Why the scheduler could not start.
     failure: Option<Error>,
 }
@@ -99,11 +141,15 @@ struct Counters {
     output_tokens: AtomicU64,
     steps: AtomicU64,
     pages: AtomicUsize,
+    prefix_pages: AtomicUsize,
+    prefix_tokens: AtomicU64,
+    busy_us: AtomicU64,
 }
 
 /// A job inside the engine.
 struct Job {
-    spec: JobSpec,
+    request: JobRequest,
+    chooser: Chooser,
     /// Prompt and output so far.
     tokens: Vec<u32>,
     /// Positions whose keys and values are stored.
@@ -112,11 +158,18 @@ struct Job {
     chain: Chain,
     events: Sender<JobEvent>,
     cancelled: Arc<AtomicBool>,
+    progress: Arc<Progress>,
 }
 
 impl Engine {
     /// Starts the threads. If they cannot start, every [`Engine::submit`] says why.
     pub fn start(model: Arc<Model>, options: EngineOptions) -> Engine {
+        Engine::start_tuned(model, options, EngineTuning::default())
+    }
+
+    /// As [`Engine::start`].
+    pub fn start_tuned(model: Arc<Model>, options: EngineOptions, tuning: EngineTuning) -> Engine {
+        let tuning = EngineTuning { prefill_rows: tuning.prefill_rows.clamp(1, PREFILL_ROWS_MAX), ..tuning };
         let shared =
             Arc::new(Shared { queue: Mutex::default(), wake: Condvar::new(), counters: Counters::default() });
         let options = EngineOptions {
@@ -128,7 +181,7 @@ impl Engine {
         let scheduler = thread::Builder::new().name("kernels-0".to_owned()).spawn(move || {
             let guard = FailOnExit(for_thread);
             match Pool::new(options.threads) {
-                Ok(pool) => Scheduler::new(&for_model, &pool, &guard.0, options).run(),
+                Ok(pool) => Scheduler::new(&for_model, &pool, &guard.0, options, tuning).run(),
                 Err(error) => guard.0.fail(&error),
             }
         });
@@ -142,26 +195,41 @@ impl Engine {
         Engine { model, options, shared, scheduler }
     }
 
-    /// Queues a job.
+    /// Queues a job: a plain [`crate::JobSpec`] or a [`JobRequest`].
     ///
     /// # Errors
-    /// [`Error::InvalidJob`], [`Error::ContextExceeded`], [`Error::Busy`], [`Error::Stopped`].
-    pub fn submit(&self, job: JobSpec) -> Result<JobHandle, Error> {
-        job.check(&self.model, self.options.context_tokens_max)?;
+    /// [`Error::InvalidJob`], [`Error::ContextExceeded`], [`Error::Busy`], [`Error::Draining`], [`Error::Stopped`].
+    pub fn submit(&self, job: impl Into<JobRequest>) -> Result<JobHandle, Error> {
+        let request: JobRequest = job.into();
+        request.check(&self.model, self.options.context_tokens_max)?;
+        let mut chooser = Chooser::new(&self.model, &request)?;
+        for id in &request.resume {
+            if chooser.push(&self.model, *id)? {
+                return Err(Error::InvalidJob {
+                    what: "the tokens delivered already end the job".to_owned(),
+                });
+            }
+        }
         let (sender, events) = channel();
         let cancelled = Arc::new(AtomicBool::new(false));
+        let progress = Arc::new(Progress::default());
         let job = Job {
-            tokens: job.prompt_ids.clone(),
+            tokens: [&request.spec.prompt_ids[..], &request.resume].concat(),
             stored: 0,
             cache: KvCache::new(self.model.kv_shape()),
-            chain: Chain::start(&job, &self.model.id()),
-            spec: job,
+            chain: Chain::of_request(&request, &self.model.id()),
+            request,
+            chooser,
             events: sender,
             cancelled: Arc::clone(&cancelled),
+            progress: Arc::clone(&progress),
         };
         let mut queue = self.shared.lock();
         if let Some(error) = &queue.failure {
             return Err(error.clone());
+        }
+        if queue.draining {
+            return Err(Error::Draining);
         }
         self.shared.end_cancelled(&mut queue);
         let waiting = queue.waiting.len();
@@ -173,22 +241,41 @@ impl Engine {
         drop(queue);
         self.shared.wake.notify_all();
         let canceller = Canceller { cancelled, shared: Arc::clone(&self.shared) };
-        Ok(JobHandle { events, canceller, ended: false })
+        Ok(JobHandle { events, canceller, ended: false, progress })
+    }
+
+    /// Refuses new jobs from now on and waits until those that run or wait have ended.
+    pub fn drain(&self) {
+        let mut queue = self.shared.lock();
+        queue.draining = true;
+        while queue.failure.is_none()
+            && !(queue.waiting.is_empty() && self.shared.counters.running.load(Ordering::SeqCst) == 0)
+        {
+            queue = self.shared.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
     }
 
     /// What the engine does now.
     pub fn metrics(&self) -> EngineMetrics {
         let counters = &self.shared.counters;
         let pages_of_job = (self.options.context_tokens_max as usize).div_ceil(PAGE_POSITIONS);
+        let (jobs_waiting, draining) = {
+            let queue = self.shared.lock();
+            (queue.waiting.len(), queue.draining)
+        };
         EngineMetrics {
             jobs_running: counters.running.load(Ordering::Relaxed),
-            jobs_waiting: self.shared.lock().waiting.len(),
+            jobs_waiting,
             jobs_ended_total: counters.ended.load(Ordering::Relaxed),
             prompt_tokens_total: counters.prompt_tokens.load(Ordering::Relaxed),
             output_tokens_total: counters.output_tokens.load(Ordering::Relaxed),
             steps_total: counters.steps.load(Ordering::Relaxed),
             kv_pages_used: counters.pages.load(Ordering::Relaxed),
             kv_pages_max: self.options.jobs_max * pages_of_job,
+            prefix_pages_kept: counters.prefix_pages.load(Ordering::Relaxed),
+            prefix_tokens_reused_total: counters.prefix_tokens.load(Ordering::Relaxed),
+            busy_us_total: counters.busy_us.load(Ordering::Relaxed),
+            draining,
         }
     }
 }
@@ -214,6 +301,16 @@ impl JobHandle {
         let event = self.events.recv().unwrap_or(JobEvent::Failed(Error::Stopped));
         self.ended = !matches!(event, JobEvent::Token(_));
         Some(event)
+    }
+
+    /// The chain after the tokens delivered before; None until they were run, and for a job that resumes nothing.
+    pub fn resumed_chain(&self) -> Option<[u8; 32]> {
+        self.progress.resumed.get().copied()
+    }
+
+    /// Merkle roots of the full pages of 64 positions so far, prompt and output (`specs/numerics.md`, N).
+    pub fn kv_roots(&self) -> Vec<[u8; 32]> {
+        self.progress.kv_roots.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Asks for the end of the job: `Done` with [`Finish::Cancelled`] follows within one step, unless it ended before.
@@ -280,165 +377,7 @@ struct FailOnExit(Arc<Shared>);
 impl Drop for FailOnExit {
     fn drop(&mut self) {
         self.0.fail(&Error::Stopped);
-    }
-}
-
-/// The thread that owns the pool.
-struct Scheduler<'e> {
-    model: &'e Model,
-    pool: &'e Pool,
-    shared: &'e Shared,
-    options: EngineOptions,
-    space: Workspace,
-    sampler: Sampler,
-    running: Vec<Job>,
-    free_pages: Vec<Page>,
-}
-
-impl<'e> Scheduler<'e> {
-    fn new(model: &'e Model, pool: &'e Pool, shared: &'e Shared, options: EngineOptions) -> Scheduler<'e> {
-        let space = Workspace::new(model, PREFILL_ROWS + options.jobs_max, options.jobs_max);
-        let (running, free_pages) = (Vec::new(), Vec::new());
-        Scheduler { model, pool, shared, options, space, sampler: Sampler::default(), running, free_pages }
-    }
-
-    fn run(&mut self) {
-        while self.admit() {
-            self.end_cancelled();
-            let rows = self.plan();
-            if rows.is_empty() {
-                continue;
-            }
-            let mut caches: Vec<&mut KvCache> = self.running.iter_mut().map(|job| &mut job.cache).collect();
-            self.model.forward(self.pool, &mut self.space, &rows, &mut caches);
-            self.shared.counters.steps.fetch_add(1, Ordering::Relaxed);
-            self.deliver(&rows);
-        }
-        for index in (0..self.running.len()).rev() {
-            self.end(index, None);
-        }
-    }
-
-    /// Fills free slots from the queue; waits if there is nothing to do. False when the engine stops.
-    fn admit(&mut self) -> bool {
-        let mut queue = self.shared.lock();
-        loop {
-            if queue.stop {
-                return false;
-            }
-            self.shared.end_cancelled(&mut queue);
-            while self.running.len() < self.options.jobs_max {
-                let Some(job) = queue.waiting.pop_front() else { break };
-                self.running.push(job);
-                self.shared.counters.running.store(self.running.len(), Ordering::Relaxed);
-            }
-            if !self.running.is_empty() {
-                return true;
-            }
-            queue = self.shared.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    fn end_cancelled(&mut self) {
-        for index in (0..self.running.len()).rev() {
-            if self.running[index].cancelled.load(Ordering::Relaxed) {
-                self.end(index, None);
-            }
-        }
-    }
-
-    /// Takes a job out of its slot. `event` None means cancelled.
-    fn end(&mut self, index: usize, event: Option<JobEvent>) {
-        let mut job = self.running.remove(index);
-        job.cache.release(&mut self.free_pages);
-        let counters = &self.shared.counters;
-        counters.ended.fetch_add(1, Ordering::Relaxed);
-        counters.running.store(self.running.len(), Ordering::Relaxed);
-        counters.pages.store(self.running.iter().map(|job| job.cache.page_count()).sum(), Ordering::Relaxed);
-        let cancelled = JobEvent::Done { finish: Finish::Cancelled, chain_head: job.chain.head() };
-        // The owner may be gone.
-        let _ = job.events.send(event.unwrap_or(cancelled));
-    }
-
-    /// Rows of the next pass, in order of the jobs; makes room in their caches.
-    fn plan(&mut self) -> Vec<Row> {
-        let mut rows = Vec::new();
-        let mut prefill_left = PREFILL_ROWS;
-        for (sequence, job) in self.running.iter_mut().enumerate() {
-            let behind = job.tokens.len() - job.stored;
-            let decodes = job.tokens.len() > job.spec.prompt_ids.len();
-            let count = if decodes { behind } else { behind.min(prefill_left) };
-            if !decodes {
-                prefill_left -= count;
-            }
-            let end = job.stored + count;
-            job.cache.grow(end, &mut self.free_pages);
-            rows.extend((job.stored..end).map(|position| Row {
-                sequence,
-                position,
-                token: job.tokens[position],
-                output: position + 1 == job.tokens.len(),
-            }));
-        }
-        let pages = self.running.iter().map(|job| job.cache.page_count()).sum();
-        self.shared.counters.pages.store(pages, Ordering::Relaxed);
-        rows
-    }
-
-    /// Takes the results of a pass: failures, new tokens, ends.
-    fn deliver(&mut self, rows: &[Row]) {
-        let mut ends: Vec<(usize, JobEvent)> = Vec::new();
-        let mut output = 0;
-        for (index, row) in rows.iter().enumerate() {
-            let position = row.position as u32;
-            let job = &mut self.running[row.sequence];
-            if position < job.spec.prompt_ids.len() as u32 {
-                self.shared.counters.prompt_tokens.fetch_add(1, Ordering::Relaxed);
-            }
-            job.stored = row.position + 1;
-            let at = output;
-            output += usize::from(row.output);
-            if ends.last().is_some_and(|(sequence, _)| *sequence == row.sequence) {
-                continue;
-            }
-            if self.space.is_bad(index) {
-                ends.push((row.sequence, JobEvent::Failed(Error::NonFinite { position })));
-            } else if row.output
-                && let Some(event) = self.choose(row, at)
-            {
-                ends.push((row.sequence, event));
-            }
-        }
-        for (sequence, event) in ends.into_iter().rev() {
-            self.end(sequence, Some(event));
-        }
-    }
-
-    /// Chooses and delivers the token after `row`; returns the end of the job, if this is it.
-    fn choose(&mut self, row: &Row, output: usize) -> Option<JobEvent> {
-        let job = &mut self.running[row.sequence];
-        let index = (job.tokens.len() - job.spec.prompt_ids.len()) as u32;
-        let chosen =
-            self.sampler.sample(self.model.numerics, &job.spec.params, index, self.space.logits(output));
-        let Some(id) = chosen else {
-            return Some(JobEvent::Failed(Error::NonFinite { position: row.position as u32 }));
-        };
-        if job.cancelled.load(Ordering::Relaxed) {
-            return None;
-        }
-        let digest = activation_digest(self.space.last(), output, self.model.head().is_quantised());
-        let chain = job.chain.push(id, &digest);
-        job.tokens.push(id);
-        self.shared.counters.output_tokens.fetch_add(1, Ordering::Relaxed);
-        if job.events.send(JobEvent::Token(TokenOut { index, id, chain })).is_err() {
-            job.cancelled.store(true, Ordering::Relaxed);
-        }
-        let finish = match (job.spec.is_stop(self.model, id), index + 1 == job.spec.max_tokens) {
-            (true, _) => Finish::Stop,
-            (false, true) => Finish::Length,
-            (false, false) => return None,
-        };
-        Some(JobEvent::Done { finish, chain_head: chain })
+        self.0.wake.notify_all();
     }
 }
 

@@ -90,6 +90,15 @@ pub enum Error {
         /// Position in prompt + output, in tokens.
         position: u32,
     },
+    /// The grammar of a structured output went beyond its limits.
+    #[error("structured output failed: {detail}; simplify the schema")]
+    Grammar {
+        /// The grammar engine's words.
+        detail: String,
+    },
+    /// The engine finishes what it has and takes nothing new.
+    #[error("engine is draining; choose another node")]
+    Draining,
     /// The chat template failed.
     #[error("chat template failed: {detail}")]
     Template {

@@ -1,6 +1,7 @@
 //! One pass of the decoder over a set of rows. A row is one position of one sequence; rows of many sequences, prefill and
 //! decode, go together. No row's result depends on which others are present (`specs/numerics.md`, section K).
 
+use crate::digest::activation_digest;
 use crate::kv::{KvCache, SharedKv};
 use crate::model::{Layer, Model};
 use crate::numerics::{Activations, Attention, AttentionScratch, Matmul, SharedSlice};
@@ -22,8 +23,18 @@ pub(crate) struct Row {
     pub sequence: usize,
     pub position: usize,
     pub token: u32,
-    /// Whether logits are wanted.
-    pub output: bool,
+    pub output: Output,
+}
+
+/// What is wanted of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Output {
+    /// Its keys and values only.
+    Nothing,
+    /// The final norm, too.
+    Activations,
+    /// The final norm and the logits.
+    Logits,
 }
 
 /// Memory of a pass, taken once.
@@ -39,8 +50,10 @@ pub(crate) struct Workspace {
     inner: Activations,
     /// What is added to the stream, `[row][width]`.
     delta: Vec<f32>,
-    /// Final norm of the rows with output, in their order.
+    /// Final norm of the rows with output: those with logits first.
     last: Activations,
+    /// Where each row with output lies in `last`.
+    slots: Vec<usize>,
     /// `[output][vocabulary]`.
     logits: Vec<f32>,
     vocabulary: usize,
@@ -50,8 +63,8 @@ pub(crate) struct Workspace {
 }
 
 impl Workspace {
-    /// Room for `rows_max` rows of which `outputs_max` want logits.
-    pub(crate) fn new(model: &Model, rows_max: usize, outputs_max: usize) -> Workspace {
+    /// Room for `rows_max` rows of which `logits_max` want logits.
+    pub(crate) fn new(model: &Model, rows_max: usize, logits_max: usize) -> Workspace {
         let shape = &model.shape;
         let projection = (shape.heads + 2 * shape.kv_heads) * shape.head_dim;
         Workspace {
@@ -62,22 +75,30 @@ impl Workspace {
             gate_up: vec![0.0; rows_max * 2 * shape.feed_forward],
             inner: Activations::new(rows_max, shape.feed_forward),
             delta: vec![0.0; rows_max * shape.width],
-            last: Activations::new(outputs_max, shape.width),
-            logits: vec![0.0; outputs_max * shape.vocabulary],
+            last: Activations::new(rows_max, shape.width),
+            slots: vec![0; rows_max],
+            logits: vec![0.0; logits_max * shape.vocabulary],
             vocabulary: shape.vocabulary,
             bad: (0..rows_max).map(|_| AtomicBool::new(false)).collect(),
             scratch: Mutex::new(Vec::new()),
         }
     }
 
-    /// Logits of the `output`-th row that wanted them.
-    pub(crate) fn logits(&self, output: usize) -> &[f32] {
-        &self.logits[output * self.vocabulary..(output + 1) * self.vocabulary]
+    /// Logits of a row that wanted them.
+    pub(crate) fn logits(&self, row: usize) -> &[f32] {
+        let slot = self.slots[row];
+        &self.logits[slot * self.vocabulary..(slot + 1) * self.vocabulary]
     }
 
-    /// Final-norm activations of the rows with output.
-    pub(crate) fn last(&self) -> &Activations {
-        &self.last
+    /// D of a row that wanted its final norm (J).
+    pub(crate) fn digest(&self, model: &Model, row: usize) -> [u8; 32] {
+        activation_digest(&self.last, self.slots[row], model.head().is_quantised())
+    }
+
+    /// Final norm of a row that wanted it.
+    pub(crate) fn final_norm(&self, row: usize) -> &[f32] {
+        let width = self.last.width();
+        &self.last.values[self.slots[row] * width..][..width]
     }
 
     /// Whether the row met NaN or infinity.
@@ -133,7 +154,7 @@ impl Model {
             pass.activate(&mut space.gate_up, &mut space.inner);
             pass.products(&space.inner, rows.len(), &[&layer.down], &mut space.delta);
         }
-        let outputs = pass.final_norm(&space.stream, &space.delta, &mut space.last);
+        let outputs = pass.final_norm(&space.stream, &space.delta, &mut space.last, &mut space.slots);
         pass.products(&space.last, outputs, &[self.head()], &mut space.logits);
     }
 }
@@ -317,21 +338,31 @@ impl Pass<'_> {
         });
     }
 
-    /// H, C, A for the rows with output, in their order; returns how many there are.
-    fn final_norm(&self, stream: &[f32], delta: &[f32], last: &mut Activations) -> usize {
+    /// H, C, A for the rows with output, those with logits first; returns how many want logits.
+    fn final_norm(
+        &self,
+        stream: &[f32],
+        delta: &[f32],
+        last: &mut Activations,
+        slots: &mut [usize],
+    ) -> usize {
         let (numerics, shape) = (self.model.numerics, &self.model.shape);
-        let wanted: Vec<usize> = (0..self.rows.len()).filter(|row| self.rows[*row].output).collect();
+        let wanting =
+            |output: Output| (0..self.rows.len()).filter(move |row| self.rows[*row].output == output);
+        let logits = wanting(Output::Logits).count();
+        let wanted: Vec<usize> = wanting(Output::Logits).chain(wanting(Output::Activations)).collect();
+        wanted.iter().enumerate().for_each(|(slot, row)| slots[*row] = slot);
         let last = last.shared();
-        for (output, row) in wanted.iter().enumerate() {
+        for (slot, row) in wanted.iter().enumerate() {
             let range = row * shape.width..(row + 1) * shape.width;
             let mut x = stream[range.clone()].to_vec();
             numerics.add(&mut x, &delta[range]);
             // SAFETY: this thread alone.
-            let (values, quantised) = unsafe { last.row(output) };
+            let (values, quantised) = unsafe { last.row(slot) };
             let finite = numerics.rms_norm(&x, &self.model.weights.output_norm, shape.epsilon, values);
             self.note(*row, numerics.quantise(values, quantised) && finite);
         }
-        wanted.len()
+        logits
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::model::Model;
+use crate::sampling::TokenLogprobs;
 
 /// Temperatures above this make no sense: 100.
 const TEMPERATURE_MILLIONTHS_MAX: u32 = 100_000_000;
@@ -108,6 +109,10 @@ pub struct TokenOut {
     pub id: u32,
     /// The digest chain after this token: h of index + 1.
     pub chain: [u8; 32],
+    /// D: the digest of the activations it was chosen from.
+    pub activations: [u8; 32],
+    /// Where the request asks for them.
+    pub logprobs: Option<TokenLogprobs>,
 }
 
 /// Why a job ended.

@@ -2,6 +2,7 @@
 //! page belongs to which job is the engine's matter; nothing here knows of jobs.
 
 use crate::numerics::SharedSlice;
+use std::sync::Arc;
 
 /// Positions of a page, keys of an attention tile.
 pub(crate) const PAGE_POSITIONS: usize = 64;
@@ -33,10 +34,16 @@ impl KvShape {
 /// Zeroed or recycled memory for 64 positions.
 pub(crate) type Page = Box<[u16]>;
 
-/// The pages of one sequence, in order of position.
+/// A page of a sequence: its own, or full and shared with others.
+enum Slot {
+    Own(Page),
+    Full(Arc<Page>),
+}
+
+/// The pages of one sequence, in order of position. Full pages that are shared come first.
 pub(crate) struct KvCache {
     shape: KvShape,
-    pages: Vec<Page>,
+    pages: Vec<Slot>,
 }
 
 impl KvCache {
@@ -47,13 +54,35 @@ impl KvCache {
     /// Makes room for positions below `positions`, taking pages from `free` first.
     pub(crate) fn grow(&mut self, positions: usize, free: &mut Vec<Page>) {
         while self.pages.len() * PAGE_POSITIONS < positions {
-            self.pages.push(free.pop().unwrap_or_else(|| vec![0; self.shape.page()].into_boxed_slice()));
+            let page = free.pop().unwrap_or_else(|| vec![0; self.shape.page()].into_boxed_slice());
+            self.pages.push(Slot::Own(page));
         }
     }
 
-    /// Gives all pages back.
+    /// Begins with a full page of another sequence with the same tokens. Only before the first position of its own.
+    pub(crate) fn adopt(&mut self, page: Arc<Page>) {
+        assert!(self.pages.iter().all(|p| matches!(p, Slot::Full(_))), "shared pages come first");
+        self.pages.push(Slot::Full(page));
+    }
+
+    /// Shares a page all of whose positions are stored; nothing can be stored into it any more.
+    pub(crate) fn share(&mut self, page: usize) -> Arc<Page> {
+        let slot = &mut self.pages[page];
+        if let Slot::Own(own) = slot {
+            *slot = Slot::Full(Arc::new(std::mem::take(own)));
+        }
+        match slot {
+            Slot::Full(page) => Arc::clone(page),
+            Slot::Own(_) => unreachable!("made full above"),
+        }
+    }
+
+    /// Gives all pages back; those that others hold too stay theirs.
     pub(crate) fn release(&mut self, free: &mut Vec<Page>) {
-        free.append(&mut self.pages);
+        free.extend(self.pages.drain(..).filter_map(|slot| match slot {
+            Slot::Own(page) => Some(page),
+            Slot::Full(page) => Arc::into_inner(page),
+        }));
     }
 
     /// Pages held.
@@ -61,18 +90,38 @@ impl KvCache {
         self.pages.len()
     }
 
+    /// Key and value rows of a position of a layer, head after head, as f16 bits: `heads * head_dim` each.
+    pub(crate) fn position(&self, layer: usize, position: usize) -> (Vec<u16>, Vec<u16>) {
+        let page: &[u16] = match &self.pages[position / PAGE_POSITIONS] {
+            Slot::Own(page) => page,
+            Slot::Full(page) => page,
+        };
+        let (slot, dim, tile) = (position % PAGE_POSITIONS, self.shape.head_dim, self.shape.tile());
+        let (mut keys, mut values) = (Vec::new(), Vec::new());
+        for head in 0..self.shape.heads {
+            let start = self.shape.head_offset(layer, head);
+            keys.extend((0..dim).map(|d| page[start + d * PAGE_POSITIONS + slot]));
+            values.extend_from_slice(&page[start + tile + slot * dim..][..dim]);
+        }
+        (keys, values)
+    }
+
     /// The cache as several threads use it: they write positions of their own, then, after a barrier, read all.
     pub(crate) fn shared(&mut self) -> SharedKv<'_> {
-        SharedKv {
-            shape: self.shape,
-            pages: self.pages.iter_mut().map(|page| SharedSlice::new(page)).collect(),
-        }
+        let full = self.pages.iter().take_while(|slot| matches!(slot, Slot::Full(_))).count();
+        let pages = self.pages.iter_mut().map(|slot| match slot {
+            Slot::Own(page) => SharedSlice::new(page),
+            Slot::Full(page) => SharedSlice::read_only(page),
+        });
+        SharedKv { shape: self.shape, full, pages: pages.collect() }
     }
 }
 
 /// A [`KvCache`] during one forward pass.
 pub(crate) struct SharedKv<'a> {
     shape: KvShape,
+    /// Pages that are only read.
+    full: usize,
     pages: Vec<SharedSlice<'a, u16>>,
 }
 
@@ -89,6 +138,7 @@ impl SharedKv<'_> {
         key: &[u16],
         value: &[u16],
     ) {
+        assert!(position / PAGE_POSITIONS >= self.full, "a shared page is stored into");
         let page = &self.pages[position / PAGE_POSITIONS];
         let (slot, dim) = (position % PAGE_POSITIONS, self.shape.head_dim);
         let start = self.shape.head_offset(layer, head);

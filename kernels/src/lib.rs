@@ -7,10 +7,14 @@
 #[cfg(test)]
 mod allocation;
 mod batch;
+mod choice;
 mod digest;
+mod dispute;
+mod embed;
 mod error;
 mod forward;
 mod gguf;
+mod grammar;
 mod job;
 mod kv;
 mod model;
@@ -18,9 +22,12 @@ mod model;
 mod naive;
 mod numerics;
 mod packed;
+mod plausibility;
 mod pool;
+mod prefill;
 mod pretokenizer;
 mod quantize;
+mod request;
 mod rope;
 mod sampling;
 #[cfg(test)]
@@ -29,12 +36,18 @@ mod template;
 mod tokenizer;
 mod verify;
 
-pub use batch::{Canceller, Engine, EngineMetrics, EngineOptions, JobHandle};
+pub use batch::{Canceller, Engine, EngineMetrics, EngineOptions, EngineTuning, JobHandle};
+pub use digest::merkle_root as kv_root;
+pub use dispute::{Dispute, Operation, Trace, settle, trace};
+pub use embed::{Embedding, embed};
 pub use error::Error;
 pub use job::{Finish, JobEvent, JobSpec, SamplingParams, TokenOut};
 pub use model::{LoadOptions, Model};
 pub use numerics::{Backend, NUMERICS_ID};
+pub use plausibility::{PLAUSIBILITY_TOKENS_MIN, Plausibility, plausibility};
 pub use quantize::{QuantizeReport, QuantizeType, quantize};
+pub use request::{Controls, JobRequest, OutputFormat};
+pub use sampling::TokenLogprobs;
 pub use template::{ChatMessage, ChatTemplate, prompt_ids};
 pub use tokenizer::{Detokenizer, Tokenizer};
-pub use verify::{NO_TOKEN, Verdict, verify};
+pub use verify::{Claim, Finding, Level, NO_TOKEN, Verdict, verify, verify_job};

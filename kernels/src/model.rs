@@ -7,6 +7,7 @@ pub(crate) use shape::{Architecture, Shape};
 
 use crate::error::Error;
 use crate::gguf::{Header, Source, TensorInfo};
+use crate::grammar::GrammarVocabulary;
 use crate::kv::KvShape;
 use crate::numerics::{Backend, Numerics};
 use crate::packed::{PackedMatrix, float_from_bytes};
@@ -17,7 +18,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Bytes of weights read at a time.
 const READ_BYTES: usize = 1 << 18;
@@ -50,6 +51,7 @@ pub struct Model {
     pub(crate) shape: Shape,
     pub(crate) weights: Weights,
     pub(crate) rope: RopeTable,
+    grammar: OnceLock<GrammarVocabulary>,
 }
 
 /// All weights. Matrices are `[output rows][input columns]`.
@@ -122,6 +124,7 @@ impl Model {
             shape,
             weights,
             rope,
+            grammar: OnceLock::new(),
         }))
     }
 
@@ -167,6 +170,11 @@ impl Model {
 
     pub(crate) fn kv_shape(&self) -> KvShape {
         KvShape { layers: self.shape.layers, heads: self.shape.kv_heads, head_dim: self.shape.head_dim }
+    }
+
+    /// The vocabulary as grammars need it.
+    pub(crate) fn grammar_vocabulary(&self) -> &GrammarVocabulary {
+        self.grammar.get_or_init(|| GrammarVocabulary::new(&self.tokenizer))
     }
 
     /// The matrix that makes logits.

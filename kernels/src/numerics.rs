@@ -252,10 +252,15 @@ impl<'a, T> SharedSlice<'a, T> {
         SharedSlice { pointer: slice.as_mut_ptr(), length: slice.len(), borrow: PhantomData }
     }
 
+    /// A slice of which no part may ever be asked for with [`SharedSlice::range`]; `read` is sound.
+    pub(crate) fn read_only(slice: &'a [T]) -> SharedSlice<'a, T> {
+        SharedSlice { pointer: slice.as_ptr().cast_mut(), length: slice.len(), borrow: PhantomData }
+    }
+
     /// A part of the slice.
     ///
     /// # Safety
-    /// Parts held at one time are disjoint.
+    /// Parts held at one time are disjoint; the slice was not made by [`SharedSlice::read_only`].
     #[allow(clippy::mut_from_ref)]
     pub(crate) unsafe fn range(&self, range: Range<usize>) -> &mut [T] {
         assert!(

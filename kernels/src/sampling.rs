@@ -2,14 +2,34 @@
 //! state between tokens: the random number is a function of key and token index.
 
 use crate::job::{MILLION, SamplingParams};
+use crate::numerics::scalar::WEIGHT_ONE;
 use crate::numerics::{Numerics, is_bad};
+use llguidance::toktrie::SimpleVob;
 
 /// Rounds of Philox.
 const PHILOX_ROUNDS: u32 = 10;
 
+/// What leaves tokens out besides top-k and top-p.
+pub(crate) struct Cuts<'a> {
+    /// Share of the largest weight, in millionths.
+    pub min_p_millionths: u32,
+    /// The tokens that may come at all.
+    pub allowed: Option<&'a SimpleVob>,
+}
+
+/// Log-probabilities of one output token, in millionths of a natural logarithm.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenLogprobs {
+    /// Of the token itself.
+    pub chosen_millionths: i32,
+    /// The most likely tokens with theirs, by (logit descending, id ascending).
+    pub top: Vec<(u32, i32)>,
+}
+
 /// Memory for one choice at a time.
 #[derive(Default)]
 pub(crate) struct Sampler {
+    masked: Vec<f32>,
     weights: Vec<u32>,
     /// weight << 32 | !id: descending order is (weight descending, id ascending).
     candidates: Vec<u64>,
@@ -24,21 +44,91 @@ impl Sampler {
         index: u32,
         logits: &[f32],
     ) -> Option<u32> {
-        let (best, maximum) = argmax(logits)?;
+        self.sample_controlled(numerics, params, &Cuts { min_p_millionths: 0, allowed: None }, index, logits)
+    }
+
+    /// As [`Sampler::sample`], from logits that the job's controls have changed.
+    pub(crate) fn sample_controlled(
+        &mut self,
+        numerics: &dyn Numerics,
+        params: &SamplingParams,
+        cuts: &Cuts<'_>,
+        index: u32,
+        logits: &[f32],
+    ) -> Option<u32> {
+        let mut top = argmax(logits)?;
+        if let Some(allowed) = cuts.allowed {
+            top = argmax_allowed(logits, allowed)?;
+        }
+        let (best, maximum) = top;
         if params.temperature_millionths == 0 {
             return Some(best);
         }
         let temperature = (f64::from(params.temperature_millionths) / f64::from(MILLION)) as f32;
         self.weights.resize(logits.len(), 0);
-        numerics.sampling_weights(logits, maximum, temperature, &mut self.weights);
-        self.keep(params);
+        match cuts.allowed {
+            None => numerics.sampling_weights(logits, maximum, temperature, &mut self.weights),
+            Some(allowed) => {
+                // A logit above the largest allowed one would have no weight in range; it has none anyway.
+                let is_allowed = |id: usize| allowed.is_allowed(id as u32);
+                self.masked.clear();
+                let masked =
+                    logits.iter().enumerate().map(|(id, l)| if is_allowed(id) { *l } else { maximum });
+                self.masked.extend(masked);
+                numerics.sampling_weights(&self.masked, maximum, temperature, &mut self.weights);
+                self.weights
+                    .iter_mut()
+                    .enumerate()
+                    .filter(|(id, _)| !is_allowed(*id))
+                    .for_each(|(_, w)| *w = 0);
+            }
+        }
+        self.keep(params, cuts.min_p_millionths);
         let total: u64 = self.candidates.iter().map(|c| c >> 32).sum();
         let random = random_u64(&params.sampling_key, index);
         Some(self.pick(((u128::from(random) * u128::from(total)) >> 64) as u64, best))
     }
 
-    /// Fills `candidates` with the tokens that top-k, then top-p leave, ascending by id.
-    fn keep(&mut self, params: &SamplingParams) {
+    /// Log-probabilities at temperature 1 of `chosen` and of the `count` most likely tokens; the logits are finite.
+    pub(crate) fn logprobs(
+        &mut self,
+        numerics: &dyn Numerics,
+        logits: &[f32],
+        chosen: u32,
+        count: u8,
+    ) -> Option<TokenLogprobs> {
+        let (_, maximum) = argmax(logits)?;
+        self.weights.resize(logits.len(), 0);
+        numerics.sampling_weights(logits, maximum, 1.0, &mut self.weights);
+        let total: u64 = self.weights.iter().map(|w| u64::from(*w)).sum();
+        let log_total = libm::log(total as f64 / f64::from(WEIGHT_ONE));
+        let millionths = |id: u32| {
+            let log = f64::from(logits[id as usize] - maximum) - log_total;
+            // Saturates: a probability of e^-2147 is as good as none.
+            (log * f64::from(MILLION)).round_ties_even() as i32
+        };
+        let mut ids: Vec<u32> = (0..logits.len() as u32).collect();
+        let order =
+            |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then_with(|| a.cmp(b));
+        let count = usize::from(count).min(ids.len());
+        if count > 0 {
+            ids.select_nth_unstable_by(count - 1, order);
+        }
+        ids.truncate(count);
+        ids.sort_unstable_by(order);
+        let top = ids.into_iter().map(|id| (id, millionths(id))).collect();
+        Some(TokenLogprobs { chosen_millionths: millionths(chosen), top })
+    }
+
+    /// How many logits are larger than that of `id`, or equal with a lower id: its rank from 0.
+    pub(crate) fn rank(logits: &[f32], id: u32) -> u32 {
+        let own = logits[id as usize];
+        let before = |(other, logit): (usize, &f32)| *logit > own || (*logit == own && (other as u32) < id);
+        logits.iter().enumerate().filter(|pair| before(*pair)).count() as u32
+    }
+
+    /// Fills `candidates` with the tokens that top-k, then top-p, then min-p leave, ascending by id.
+    fn keep(&mut self, params: &SamplingParams, min_p_millionths: u32) {
         self.candidates.clear();
         let weighted = self.weights.iter().enumerate().filter(|(_, w)| **w > 0);
         self.candidates.extend(weighted.map(|(id, w)| u64::from(*w) << 32 | u64::from(!(id as u32))));
@@ -57,6 +147,11 @@ impl Sampler {
                 sum * u128::from(MILLION) >= wanted
             });
             self.candidates.truncate(reached.map_or(usize::MAX, |at| at + 1));
+        }
+        if min_p_millionths > 0 {
+            let largest = self.candidates.iter().map(|c| c >> 32).max().unwrap_or(0);
+            let least = largest * u64::from(min_p_millionths);
+            self.candidates.retain(|c| (c >> 32) * u64::from(MILLION) >= least);
         }
         self.candidates.sort_unstable_by_key(|c| !(*c as u32));
     }
@@ -94,6 +189,17 @@ fn argmax(logits: &[f32]) -> Option<(u32, f32)> {
     }
     let maximum = lanes.into_iter().fold(f32::NEG_INFINITY, |a, b| if b > a { b } else { a });
     logits.iter().position(|logit| *logit == maximum).map(|id| (id as u32, maximum))
+}
+
+/// Lowest id among the largest allowed logits; None if nothing is allowed.
+fn argmax_allowed(logits: &[f32], allowed: &SimpleVob) -> Option<(u32, f32)> {
+    let mut best: Option<(u32, f32)> = None;
+    for (id, logit) in logits.iter().enumerate().filter(|(id, _)| allowed.is_allowed(*id as u32)) {
+        if best.is_none_or(|(_, largest)| *logit > largest) {
+            best = Some((id as u32, *logit));
+        }
+    }
+    best
 }
 
 /// r0 << 32 | r1 of Philox4x32-10 with the key's first eight bytes and counter (index, 0, 0, 0).
@@ -193,7 +299,7 @@ mod tests {
     #[test]
     fn the_running_sum_must_exceed_the_threshold() {
         let candidate = |weight: u64, id: u32| weight << 32 | u64::from(!id);
-        let sampler = Sampler { weights: vec![], candidates: vec![candidate(5, 0), candidate(5, 3)] };
+        let sampler = Sampler { candidates: vec![candidate(5, 0), candidate(5, 3)], ..Sampler::default() };
         assert_eq!([0, 4, 5, 9].map(|threshold| sampler.pick(threshold, 77)), [0, 0, 3, 3]);
     }
 

@@ -92,6 +92,11 @@ impl Tokenizer {
         text
     }
 
+    /// Bytes of a token; none for control tokens and unknown ids.
+    pub fn token_bytes(&self, id: u32) -> &[u8] {
+        self.vocabulary.bytes.get(id as usize).map_or(&[], |bytes| bytes)
+    }
+
     /// Number of tokens; ids are below it.
     pub fn vocabulary_size(&self) -> u32 {
         self.vocabulary.bytes.len() as u32

@@ -3,6 +3,7 @@
 use super::*;
 use crate::gguf::TensorType;
 use crate::job::SamplingParams;
+use crate::job::{JobSpec, TokenOut};
 use crate::numerics::Backend;
 use crate::synthetic::{IM_END, SyntheticModel};
 use crate::verify::{NO_TOKEN, Verdict, verify};
@@ -321,6 +322,120 @@ fn eos_is_the_last_output_token_and_has_no_text() {
     let model = fastest(TensorType::Q4_1);
     assert_eq!(model.eos(), IM_END);
     assert_eq!(model.tokenizer().decode(&[104, IM_END]), "h");
+}
+
+#[test]
+fn chunks_and_kept_prefixes_change_no_bit() {
+    let model = fastest(TensorType::Q8_0);
+    let jobs: Vec<JobSpec> = (0..4).map(|i| JobSpec { job_id: [i; 16], ..spec(7, 200, 30) }).collect();
+    let tuned = |prefill_rows, prefix_pages| {
+        let engine =
+            Engine::start_tuned(Arc::clone(&model), OPTIONS, EngineTuning { prefill_rows, prefix_pages });
+        let outcomes: Vec<_> = jobs
+            .iter()
+            .map(|job| {
+                let mut handle = engine.submit(job.clone()).unwrap();
+                let mut events = Vec::new();
+                events.extend(std::iter::from_fn(|| handle.next()));
+                (events, handle.kv_roots())
+            })
+            .collect();
+        (outcomes, engine.metrics())
+    };
+    let (expected, without) = tuned(64, 0);
+    assert_eq!((without.prefix_tokens_reused_total, without.prefix_pages_kept), (0, 0));
+    assert_eq!(expected[0].1.len(), 3, "229 positions are stored: three full pages");
+    for (prefill_rows, prefix_pages) in [(1, 0), (7, 32), (63, 2), (64, 1), (4096, 32), (64, 32)] {
+        let (found, metrics) = tuned(prefill_rows, prefix_pages);
+        assert!(found == expected, "{prefill_rows} rows, {prefix_pages} pages");
+        let reused = (prefix_pages.min(3) * 3 * 64) as u64;
+        // Fewer pages than the prefix has are overwritten by its own later ones.
+        assert!(metrics.prefix_pages_kept <= prefix_pages);
+        assert!(prefix_pages < 3 || metrics.prefix_tokens_reused_total == reused, "{metrics:?}");
+        assert_eq!(metrics.prompt_tokens_total, 800);
+    }
+}
+
+#[test]
+fn a_prefix_is_not_mistaken_for_another() {
+    let model = fastest(TensorType::Q8_0);
+    let engine = Engine::start(Arc::clone(&model), OPTIONS);
+    let first = spec(7, 150, 10);
+    collect(engine.submit(first.clone()).unwrap());
+    for changed in [0, 63, 64, 127, 128, 149] {
+        let mut job = first.clone();
+        job.prompt_ids[changed] = (job.prompt_ids[changed] + 1) % 256;
+        assert_eq!(collect(engine.submit(job.clone()).unwrap()), run(&model, OPTIONS, &job), "{changed}");
+    }
+    // A prompt that ends where a page ends: its last row is run all the same.
+    let job = JobSpec { prompt_ids: first.prompt_ids[..128].to_vec(), ..first };
+    assert_eq!(collect(engine.submit(job.clone()).unwrap()), run(&model, OPTIONS, &job));
+}
+
+#[test]
+fn claimed_pages_are_checked() {
+    let model = fastest(TensorType::Q4_1);
+    let job = spec(2, 130, 20);
+    let engine = Engine::start(Arc::clone(&model), OPTIONS);
+    let mut handle = engine.submit(job.clone()).unwrap();
+    let mut tokens = Vec::new();
+    while let Some(event) = handle.next() {
+        tokens.extend(match event {
+            JobEvent::Token(token) => Some(token),
+            _ => None,
+        });
+    }
+    let mut claim = crate::verify::Claim {
+        output_ids: ids(&tokens),
+        chain_head: tokens.last().unwrap().chain,
+        activations: vec![],
+        kv_roots: handle.kv_roots(),
+    };
+    let check = |claim: &crate::verify::Claim| {
+        crate::verify::verify_job(&model, 1, &job.clone().into(), claim, crate::verify::Level::Whole).unwrap()
+    };
+    assert_eq!(claim.kv_roots.len(), 2);
+    assert!(check(&claim).is_identical());
+    claim.kv_roots[1][0] ^= 1;
+    assert_eq!(check(&claim).kv_page_differs, Some(1));
+}
+
+#[test]
+fn a_draining_engine_finishes_what_it_has_and_takes_nothing_new() {
+    let engine = Engine::start(fastest(TensorType::Q4_1), OPTIONS);
+    let handles: Vec<JobHandle> = (1..4).map(|i| engine.submit(spec(i, 40, 30)).unwrap()).collect();
+    engine.drain();
+    assert_eq!(engine.submit(spec(9, 10, 10)).err(), Some(Error::Draining));
+    let metrics = engine.metrics();
+    assert_eq!((metrics.draining, metrics.jobs_running, metrics.jobs_ended_total), (true, 0, 3));
+    assert!(metrics.busy_us_total > 0);
+    for handle in handles {
+        assert!(matches!(collect(handle).1, JobEvent::Done { finish: Finish::Length | Finish::Stop, .. }));
+    }
+}
+
+#[test]
+fn cancelled_in_the_middle_of_a_prompt_or_a_resumption_nothing_is_left() {
+    let model = fastest(TensorType::Q4_1);
+    let tuning = EngineTuning { prefill_rows: 1, prefix_pages: 0 };
+    let engine = Engine::start_tuned(Arc::clone(&model), OPTIONS, tuning);
+    let job = spec(2, 150, 20);
+    for steps in [0, 1, 63, 64, 65, 149] {
+        let before = engine.metrics().steps_total;
+        let handle = engine.submit(job.clone()).unwrap();
+        while engine.metrics().steps_total < before + steps {
+            std::hint::spin_loop();
+        }
+        handle.cancel();
+        let (tokens, end) = collect(handle);
+        let JobEvent::Done { chain_head, .. } = end else { panic!("{end:?}") };
+        assert_eq!(
+            verify(&model, 1, &job, &ids(&tokens), &chain_head),
+            Ok(Verdict::Identical { chain_head })
+        );
+    }
+    engine.drain();
+    assert_eq!(engine.metrics().kv_pages_used, 0);
 }
 
 /// The chain of a fixed job on a fixed model: a change of any byte layout or rounding shows here.

@@ -13,7 +13,7 @@ pub(crate) fn logits(model: &Model, tokens: &[u32]) -> Vec<f32> {
             sequence: 0,
             position,
             token: tokens[position],
-            output: position + 1 == tokens.len(),
+            output: if position + 1 == tokens.len() { Output::Logits } else { Output::Nothing },
         })
         .collect();
     let mut cache = KvCache::new(model.kv_shape());
@@ -21,7 +21,7 @@ pub(crate) fn logits(model: &Model, tokens: &[u32]) -> Vec<f32> {
     let mut space = Workspace::new(model, rows.len(), 1);
     model.forward(&Pool::new(1).unwrap(), &mut space, &rows, &mut [&mut cache]);
     assert!((0..rows.len()).all(|row| !space.is_bad(row)));
-    space.logits(0).to_vec()
+    space.logits(tokens.len() - 1).to_vec()
 }
 
 /// Root mean square of the difference over that of the naive logits.
