@@ -1,7 +1,8 @@
 //! The first door: a command against the state gives events or a refusal. Only dispatches; each rule stands with its
 //! feature. Must not: change state.
 
-use crate::accounts::{self, BookKey, COUNTER_MAX, LEG_MAX};
+use crate::accounts;
+use crate::books::{BookKey, COUNTER_MAX, LEG_MAX};
 use crate::command::{Command, CommandBody};
 use crate::refusal::Refusal;
 use crate::state::State;
@@ -185,10 +186,11 @@ impl<'a> Plan<'a> {
     }
 
     fn ledger_account(&mut self, key: BookKey) -> Result<LedgerAccount, Refusal> {
-        if let Some(number) = self.state.books.find(key) {
+        if let Some(number) = self.state.books.find(&self.state.accounts, key) {
             return Ok(number);
         }
         let BookKey { owner, kind, asset } = key;
+        let owner = self.state.accounts.id(owner);
         let same = |o: &&OpenedLedgerAccount| (o.owner, o.kind, o.asset) == (owner, kind, asset);
         if let Some(opened) = self.opened.iter().find(same) {
             return Ok(opened.number);
