@@ -193,8 +193,45 @@ fn grant(driver: &mut Driver, n: u64, priority: u8, amount: i128) {
     driver.run(&command);
 }
 
-fn per_second(count: usize, took: Duration) -> String {
-    format!("{:.2} M/s", count as f64 / took.as_secs_f64() / 1e6)
+/// Time on the clock, and time that this thread really had a core.
+#[derive(Clone, Copy)]
+struct Watch {
+    wall: Instant,
+    core: Duration,
+}
+
+impl Watch {
+    fn start() -> Watch {
+        Watch { wall: Instant::now(), core: core_time() }
+    }
+
+    fn stop(self) -> Took {
+        Took { wall: self.wall.elapsed(), core: core_time().saturating_sub(self.core) }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Took {
+    wall: Duration,
+    core: Duration,
+}
+
+impl std::fmt::Display for Took {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:.0?} ({:.0?} on the core)", self.wall, self.core)
+    }
+}
+
+/// As Linux counts it; zero elsewhere.
+fn core_time() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let ns = text.split_whitespace().next().and_then(|word| word.parse().ok());
+    Duration::from_nanos(ns.unwrap_or(0))
+}
+
+fn per_second(count: usize, took: Took) -> String {
+    let rate = |time: Duration| count as f64 / time.as_secs_f64().max(1e-9) / 1e6;
+    format!("{:.2} M/s ({:.2} M/s of core time)", rate(took.wall), rate(took.core))
 }
 
 /// A small fixed sequence; quality does not matter.
@@ -203,7 +240,7 @@ fn next(seed: &mut u64) -> u64 {
     *seed >> 33
 }
 
-fn moves(driver: &mut Driver, accounts: u64, first: u32, count: usize, hot: bool) -> Duration {
+fn moves(driver: &mut Driver, accounts: u64, first: u32, count: usize, hot: bool) -> Took {
     let mut seed = 7;
     let mut all = Vec::with_capacity(count);
     for _ in 0..count {
@@ -212,15 +249,15 @@ fn moves(driver: &mut Driver, accounts: u64, first: u32, count: usize, hot: bool
         let (from, to) = (GrantId(first + from as u32), GrantId(first + to as u32));
         all.push(driver.command(MoveCredit { from, to, amount: Amount(3) }));
     }
-    let begin = Instant::now();
+    let watch = Watch::start();
     for command in &all {
         driver.step(command);
     }
-    begin.elapsed()
+    watch.stop()
 }
 
 /// Every second hold draws on two grants; every capture leaves a part of its hold.
-fn pairs(driver: &mut Driver, accounts: u64, count: usize, salt: u64) -> Duration {
+fn pairs(driver: &mut Driver, accounts: u64, count: usize, salt: u64) -> Took {
     let mut seed = 11;
     let mut all = Vec::with_capacity(count * 2);
     for k in 0..count as u64 {
@@ -252,11 +289,11 @@ fn pairs(driver: &mut Driver, accounts: u64, count: usize, salt: u64) -> Duratio
             part: None,
         }));
     }
-    let begin = Instant::now();
+    let watch = Watch::start();
     for command in &all {
         driver.step(command);
     }
-    begin.elapsed()
+    watch.stop()
 }
 
 fn main() {
@@ -267,7 +304,7 @@ fn main() {
     let mut driver = Driver::new();
     open_network(&mut driver);
     let (empty, keys_before) = (live_bytes(), driver.keys);
-    let begin = Instant::now();
+    let watch = Watch::start();
     for n in 0..accounts {
         let command = driver.command(OpenAccount { account: AccountId(id(1, n)) });
         driver.run(&command);
@@ -275,7 +312,7 @@ fn main() {
     for n in 0..accounts {
         grant(&mut driver, n, 40, 1_000_000_000_000);
     }
-    println!("{accounts} accounts with a grant each in {:?}", begin.elapsed());
+    println!("{accounts} accounts with a grant each in {}", watch.stop());
     println!("longest pause while they were opened: {:?}, at command {}", driver.longest, driver.longest_at);
     let with_keys = live_bytes() - empty;
     // Let the keys be forgotten: what is left is the accounts.
@@ -310,12 +347,18 @@ fn main() {
 }
 
 fn snapshots(driver: &mut Driver) {
-    let begin = Instant::now();
-    let bytes = snapshot::write(&driver.state);
-    let wrote = begin.elapsed();
-    let begin = Instant::now();
+    let watch = Watch::start();
+    let fork = driver.state.fork();
+    let forked = watch.stop();
+    let watch = Watch::start();
+    let bytes = snapshot::write(&fork);
+    let wrote = watch.stop();
+    let watch = Watch::start();
     let state = snapshot::read(&bytes).expect("what was written");
-    let read = begin.elapsed();
+    let read = watch.stop();
     assert!(state == driver.state, "the snapshot is the state");
-    println!("snapshot of {} MB: written in {wrote:?}, read in {read:?}", bytes.len() / 1_000_000);
+    println!(
+        "forked in {forked}; snapshot of {} MB: written in {wrote}, read in {read}",
+        bytes.len() / 1_000_000
+    );
 }

@@ -18,7 +18,7 @@ use protocol::event::account::AccountKind;
 use protocol::event::hold::{HoldExpired, HoldExtended, HoldPlaced, HoldVoided, Slice};
 use protocol::event::job::JobDispatched;
 use protocol::id::HoldId;
-use protocol::rate::price_ceil;
+use protocol::rate::{ModelRate, price_ceil};
 use smallvec::SmallVec;
 
 pub(crate) fn decide_admit(plan: &mut Plan, command: &Admit) -> Result<(), Refusal> {
@@ -213,7 +213,9 @@ pub(crate) fn apply_placed(state: &mut State, header: &Header, event: &HoldPlace
     let cap_key = cap_key.filter(|key| state.spend_caps.contains_key(key));
     spend_caps::note(state, cap_key, event.amount.0, 0)?;
     let card = rates::by_version(state, event.rate_card_version).map(|published| &published.card.models);
-    let model = card.and_then(|models| models.iter().position(|rate| rate.model == event.model));
+    let place =
+        |models: &Vec<ModelRate>| models.binary_search_by(|rate| rate.model.as_str().cmp(&event.model)).ok();
+    let model = card.and_then(place);
     let model = model.ok_or(ApplyError::Impossible("a hold is pinned to a card without its model"))?;
     let grace_us = state.settings().map_or(0, |settings| settings.hold_grace_us);
     let number = state.jobs.add(Job {

@@ -158,14 +158,14 @@ impl Keys {
             entry.count += 1;
             return Ok(());
         }
-        if let Some(known) = self.get(&header.key) {
-            return Err(ApplyError::KeyUsedAgain { key: header.key, first_leaf: known.first_leaf });
+        let at = self.entries.first() + self.entries.len();
+        let entries = &self.entries;
+        if self.index.insert_new(&header.key.0, at as u32, |low| key_of(entries, low)).is_some() {
+            let first_leaf = self.get(&header.key).map_or(0, |known| known.first_leaf);
+            return Err(ApplyError::KeyUsedAgain { key: header.key, first_leaf });
         }
         let after_mark = self.mark(header);
-        let entry = Entry { key: header.key, command: header.command, after_mark, count: 1 };
-        let at = self.entries.push(entry);
-        let entries = &self.entries;
-        self.index.insert(&header.key.0, at as u32, |low| key_of(entries, low));
+        self.entries.push(Entry { key: header.key, command: header.command, after_mark, count: 1 });
         Ok(())
     }
 

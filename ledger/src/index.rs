@@ -3,6 +3,7 @@
 
 use crate::slab::Shared;
 use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 
 const SEGMENTS: usize = 1 << SEGMENT_BITS;
 const SEGMENT_BITS: u32 = 10;
@@ -50,6 +51,26 @@ impl Index {
         let whole = hash(bytes);
         let table = self.segments[segment(whole)].get_mut();
         table.insert_unique(whole, row, |row| hash(bytes_of(*row)));
+    }
+
+    /// Adds a row unless the bytes are there; gives the row that is. One search where `find` and `insert` are two.
+    #[inline]
+    pub(crate) fn insert_new<'a>(
+        &mut self,
+        bytes: &[u8; 16],
+        row: u32,
+        bytes_of: impl Fn(u32) -> &'a [u8; 16],
+    ) -> Option<u32> {
+        let whole = hash(bytes);
+        let table = self.segments[segment(whole)].get_mut();
+        let entry = table.entry(whole, |row| bytes_of(*row) == bytes, |row| hash(bytes_of(*row)));
+        match entry {
+            Entry::Occupied(known) => Some(*known.get()),
+            Entry::Vacant(free) => {
+                free.insert(row);
+                None
+            }
+        }
     }
 
     /// Takes a row out.
