@@ -4,7 +4,7 @@
 use crate::idempotency::KEY_AHEAD_US_MAX;
 use crate::state::State;
 use crate::{
-    accounts, batches, captures, credit_lines, deposits, grants, holds, jobs, moves, nodes, rates,
+    accounts, batches, books, captures, credit_lines, deposits, grants, holds, jobs, moves, nodes, rates,
     spend_caps, vouchers,
 };
 use protocol::event::account::AccountKind;
@@ -78,7 +78,7 @@ impl ApplyError {
 pub fn apply(state: &mut State, event: &Event) -> Result<(), ApplyError> {
     check_place(state, event)?;
     if let EventBody::LedgerAccountsOpened(e) = &event.body {
-        accounts::apply_ledger_accounts_opened(state, e)?;
+        books::apply_ledger_accounts_opened(state, e)?;
     }
     state.books.book(event)?;
     apply_body(state, event)?;
@@ -104,7 +104,7 @@ pub fn end_commit(state: &mut State, number: u64, hash: Hash32, time_us: u64) ->
     state.time_us = time_us;
     if let Some(keep_us) = state.settings().map(|settings| settings.idempotency_us) {
         state.keys.forget(time_us, keep_us.saturating_add(KEY_AHEAD_US_MAX));
-        jobs::retire(state, time_us, keep_us);
+        state.jobs.retire(time_us, keep_us);
     }
     Ok(())
 }

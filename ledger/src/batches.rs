@@ -1,15 +1,16 @@
 //! Settlement: which wallets are charged, which payees are paid, and what of it the chain has confirmed. Ledger figures
 //! become vault units by the floor of the cumulative, never of a delta (rulings 3.4).
 
-use crate::accounts::BookKey;
+use crate::accounts::book_key;
 use crate::apply::ApplyError;
+use crate::books::BookKey;
 use crate::command::{CloseBatch, ConfirmBatch, FailBatch, RecordClaim};
 use crate::decide::{Legs, Plan};
-use crate::deposits::{Wallet, vault_of};
-use crate::jobs;
+use crate::deposits::vault_of;
 use crate::refusal::Refusal;
 use crate::splits::proportion;
 use crate::state::State;
+use crate::wallets::Wallet;
 use minicbor::{Decode, Encode};
 use protocol::amount::Amount;
 use protocol::asset::{AssetId, VaultRef};
@@ -143,7 +144,8 @@ fn charges(state: &State, vault: VaultRef, unit: i128, now_us: u64) -> Option<Ve
     let settings = state.settings()?;
     let wait_us_max = settings.epoch_us.saturating_mul(SMALL_DEBT_EPOCHS_MAX);
     let mut charges = Vec::new();
-    for (wallet, row) in wallets_of(state, vault) {
+    for row in state.wallets.of(vault) {
+        let wallet = row.address;
         let cumulative_units = u64::try_from(row.captured.0.div_euclid(unit)).ok()?;
         let added_units = cumulative_units.saturating_sub(row.charged_units);
         let waits =
@@ -156,12 +158,6 @@ fn charges(state: &State, vault: VaultRef, unit: i128, now_us: u64) -> Option<Ve
         }
     }
     Some(charges)
-}
-
-fn wallets_of(state: &State, vault: VaultRef) -> impl Iterator<Item = (EvmAddress, &Wallet)> {
-    let first = (vault, EvmAddress([0; 20]));
-    let last = (vault, EvmAddress([0xff; 20]));
-    state.wallets.range(first..=last).map(|((_, wallet), row)| (*wallet, row))
 }
 
 /// First in, first out: the captures that a wallet's added charge covers, the last one possibly in part.
@@ -308,8 +304,9 @@ fn settle_legs(
     };
     for payout in payouts.iter().filter(|payout| payout.account != AccountId::SYSTEM) {
         let amount = i128::from(payout.added_units) * unit;
-        plan.post(legs, BookKey::new(payout.account, from, asset), amount)?;
-        plan.post(legs, BookKey::new(payout.account, to, asset), -amount)?;
+        let (from, to) = [from, to].map(|kind| book_key(plan.state, payout.account, kind, asset)).into();
+        plan.post(legs, from, amount)?;
+        plan.post(legs, to, -amount)?;
     }
     Ok(())
 }
@@ -381,7 +378,7 @@ pub(crate) fn decide_claim(plan: &mut Plan, command: &RecordClaim) -> Result<(),
     } else {
         let operator = state.operators.values().find(|o| o.payout_address == address);
         let account = operator.ok_or(Refusal::PayeeUnknown { address })?.account;
-        (account, BookKey::new(account, AccountKind::OperatorPayable, asset))
+        (account, book_key(state, account, AccountKind::OperatorPayable, asset))
     };
     let payee = state.payees.get(&(vault, account)).cloned().unwrap_or_default();
     let claimable_units = payee.confirmed_units - payee.claimed_units;
@@ -509,7 +506,7 @@ pub(crate) fn apply_confirmed(state: &mut State, event: &BatchConfirmed) -> Resu
         let settled = row.queue.iter().take_while(|entry| entry.covered == entry.cost).count();
         let settled: Vec<JobId> = row.queue.drain(..settled).map(|entry| entry.job).collect();
         for job in settled {
-            jobs::unqueue(state, job)?;
+            state.jobs.unqueue(&job)?;
         }
     }
     for payout in payouts {

@@ -1,14 +1,16 @@
 //! Charges: at once, in parts, beyond the hold within a tolerance, and undone. The price is the pinned card's, never
 //! today's; the charge is `min(worker, gateway)` tokens (specs/outcomes.md).
 
-use crate::accounts::{BookKey, spending_account};
+use crate::accounts::check_spending;
 use crate::apply::ApplyError;
+use crate::books::BookKey;
 use crate::command::{Capture, ReverseCapture};
 use crate::decide::{Legs, Plan};
 use crate::deposits::QueuedCapture;
-use crate::grants::{self, Need};
+use crate::grants::{self, Need, Paper};
 use crate::holds;
-use crate::jobs::{self, Attempt, Job, JobState, Part};
+use crate::jobs::{self, Dispatch, Job, JobState, Part};
+use crate::nodes::OperatorNo;
 use crate::refusal::Refusal;
 use crate::splits::{self, CarryKey};
 use crate::state::State;
@@ -17,11 +19,11 @@ use protocol::amount::Amount;
 use protocol::asset::AssetId;
 use protocol::event::Header;
 use protocol::event::account::AccountKind;
-use protocol::event::grant::Backing;
 use protocol::event::hold::Slice;
 use protocol::event::job::{CapturePart, CaptureReversed, UsageCaptured};
-use protocol::id::{JobId, OperatorId};
+use protocol::id::JobId;
 use protocol::rate::{ModelRate, price_ceil};
+use smallvec::SmallVec;
 use std::collections::BTreeMap;
 
 /// What a capture bills, from the job's beginning, and who pays what the hold does not.
@@ -52,7 +54,7 @@ pub(crate) fn decide_capture(plan: &mut Plan, command: &Capture) -> Result<(), R
         jobs::pinned_rate(state, job).expect("a hold is pinned to a published card that has its model");
     let bill = bill(plan, command, job, rate)?;
     let event = part_event(plan, command, job, attempt, bill, rate)?;
-    let legs = capture_legs(plan, job, &event)?;
+    let legs = capture_legs(plan, job, attempt, &event)?;
     plan.emit_with(event, legs);
     Ok(())
 }
@@ -112,7 +114,7 @@ fn bill(plan: &Plan, command: &Capture, job: &Job, rate: &ModelRate) -> Result<B
     if tolerated.is_none_or(|tolerated| extra.0 > tolerated) {
         return Err(Refusal::BeyondTolerance { cost: total, hold: job.amount, tolerance_ppm });
     }
-    if let Some(beyond) = beyond_hold(plan, job, extra) {
+    if let Some(beyond) = beyond_hold(plan, job, rate, extra) {
         return Ok(Bill { input_units, output_units, total, beyond });
     }
     let covered = job.amount.0.checked_mul(i128::from(rate.per_units)).map(|base| base / rate.price.0);
@@ -123,12 +125,12 @@ fn bill(plan: &Plan, command: &Capture, job: &Job, rate: &ModelRate) -> Result<B
     Ok(Bill { input_units, output_units, total, beyond: Vec::new() })
 }
 
-fn beyond_hold(plan: &Plan, job: &Job, extra: Amount) -> Option<Vec<Slice>> {
-    spending_account(plan.state, job.account).ok()?;
+fn beyond_hold(plan: &Plan, job: &Job, rate: &ModelRate, extra: Amount) -> Option<Vec<Slice>> {
+    check_spending(plan.state, job.account).ok()?;
     if let Some(key) = job.cap_key() {
         spend_caps::check(plan.state, &key, extra).ok()?;
     }
-    let need = Need { account: job.account, asset: job.asset, model: &job.model, amount: extra.0 };
+    let need = Need { account: job.account, asset: job.asset, model: &rate.model, amount: extra.0 };
     grants::choose(plan.state, &need, plan.now_us).ok()
 }
 
@@ -136,7 +138,7 @@ fn part_event(
     plan: &Plan,
     command: &Capture,
     job: &Job,
-    attempt: &Attempt,
+    attempt: &Dispatch,
     bill: Bill,
     rate: &ModelRate,
 ) -> Result<UsageCaptured, Refusal> {
@@ -157,7 +159,7 @@ fn part_event(
         job: command.job,
         attempt: command.attempt,
         node: attempt.node,
-        operator: attempt.operator,
+        operator: state.operators[attempt.operator].id,
         outcome: command.outcome,
         input_units: bill.input_units - input_before,
         output_units: bill.output_units - output_before,
@@ -174,12 +176,17 @@ fn part_event(
     })
 }
 
-fn capture_legs(plan: &mut Plan, job: &Job, event: &UsageCaptured) -> Result<Legs, Refusal> {
+fn capture_legs(
+    plan: &mut Plan,
+    job: &Job,
+    attempt: &Dispatch,
+    event: &UsageCaptured,
+) -> Result<Legs, Refusal> {
     let beyond = event.beyond_hold.unwrap_or_default().0;
     let mut legs = if stays_open(event.part) {
         let mut legs = Legs::default();
         for slice in &event.slices {
-            let key = plan.state.grants[slice.grant.0 as usize].book_key();
+            let key = plan.state.grants[slice.grant].book_key();
             plan.reserve(&mut legs, key, -slice.amount.0)?;
         }
         plan.reserve(&mut legs, BookKey::system(AccountKind::HoldsPending, job.asset), event.cost.0)?;
@@ -188,10 +195,10 @@ fn capture_legs(plan: &mut Plan, job: &Job, event: &UsageCaptured) -> Result<Leg
         holds::release_legs(plan, job, event.cost.0 - beyond)?
     };
     for slice in &event.slices {
-        let key = plan.state.grants[slice.grant.0 as usize].book_key();
+        let key = plan.state.grants[slice.grant].book_key();
         plan.post(&mut legs, key, slice.amount.0)?;
     }
-    let owner = plan.state.operators[&event.operator].account;
+    let owner = plan.state.operators[attempt.operator].account_no;
     let accrued = BookKey::new(owner, AccountKind::OperatorAccrued, job.asset);
     plan.post(&mut legs, accrued, -event.operator_share.0)?;
     let revenue = BookKey::system(AccountKind::PlatformRevenue, job.asset);
@@ -229,12 +236,12 @@ pub(crate) fn decide_reverse(plan: &mut Plan, command: &ReverseCapture) -> Resul
     }
     let mut legs = Legs::default();
     let (mut refunded, mut breakage, mut drawn) = (0, 0, 0);
-    let mut shares: BTreeMap<OperatorId, i128> = BTreeMap::new();
+    let mut shares: BTreeMap<OperatorNo, i128> = BTreeMap::new();
     let mut platform = 0;
     for part in &job.parts {
         for slice in &part.slices {
-            let grant = &state.grants[slice.grant.0 as usize];
-            check_unsettled(state, command.job, grant.backing)?;
+            let grant = &state.grants[slice.grant];
+            check_unsettled(state, job, grant.paper)?;
             if grant.expired(plan.now_us) {
                 breakage += slice.amount.0;
             } else {
@@ -243,12 +250,12 @@ pub(crate) fn decide_reverse(plan: &mut Plan, command: &ReverseCapture) -> Resul
             }
         }
         *shares.entry(part.operator).or_default() += part.operator_share.0;
-        platform += part.platform_share.0;
+        platform += part.platform_share();
         drawn += credit_lines::drawn_by(state, &part.slices);
     }
     plan.post(&mut legs, BookKey::system(AccountKind::Breakage, job.asset), -breakage)?;
     for (operator, share) in &shares {
-        let owner = state.operators[operator].account;
+        let owner = state.operators[*operator].account_no;
         plan.post(&mut legs, BookKey::new(owner, AccountKind::OperatorAccrued, job.asset), *share)?;
     }
     let revenue = BookKey::system(AccountKind::PlatformRevenue, job.asset);
@@ -265,13 +272,13 @@ pub(crate) fn decide_reverse(plan: &mut Plan, command: &ReverseCapture) -> Resul
 }
 
 /// A charge that a wallet paid must still wait, whole, in the wallet's queue.
-fn check_unsettled(state: &State, job: JobId, backing: Backing) -> Result<(), Refusal> {
-    let Backing::Vault(vault, wallet) = backing else { return Ok(()) };
-    let row = &state.wallets[&(vault, wallet)];
-    let paid_here = state.jobs[&job].parts.iter().flat_map(|part| &part.slices);
-    let paid_here = paid_here.filter(|s| state.grants[s.grant.0 as usize].backing == backing).count();
-    let open = row.queue.iter().filter(|entry| entry.job == job && entry.covered.is_zero()).count();
-    if open == paid_here { Ok(()) } else { Err(Refusal::CaptureInBatch { job }) }
+fn check_unsettled(state: &State, job: &Job, paper: Paper) -> Result<(), Refusal> {
+    let Paper::Wallet(wallet) = paper else { return Ok(()) };
+    let paid_here = job.parts.iter().flat_map(|part| &part.slices);
+    let paid_here = paid_here.filter(|s| state.grants[s.grant].paper == paper).count();
+    let queue = &state.wallets[wallet].queue;
+    let open = queue.iter().filter(|entry| entry.job == job.id && entry.covered.is_zero()).count();
+    if open == paid_here { Ok(()) } else { Err(Refusal::CaptureInBatch { job: job.id }) }
 }
 
 pub(crate) fn apply_captured(
@@ -279,40 +286,43 @@ pub(crate) fn apply_captured(
     header: &Header,
     event: &UsageCaptured,
 ) -> Result<(), ApplyError> {
-    let job = state.jobs.get(&event.job).ok_or_else(|| ApplyError::unknown("job", event.job))?;
+    let number = state.job_no(event.job)?;
+    let job = &state.jobs[number];
     let rate = jobs::pinned_rate(state, job).ok_or(ApplyError::Impossible("a job without a pinned price"))?;
+    let attempt = job.attempts.get(event.attempt as usize);
+    let operator = attempt.ok_or(ApplyError::Impossible("a charge of an attempt that was not"))?.operator;
+    if state.operators[operator].id != event.operator {
+        return Err(ApplyError::Impossible("a charge pays the operator of its attempt"));
+    }
     let (asset, share_ppm, cap_key) = (job.asset, rate.operator_share_ppm, job.cap_key());
     check_event(job, event)?;
     let beyond = event.beyond_hold.unwrap_or_default().0;
     if stays_open(event.part) {
         consume_open(state, event, cap_key)?;
     } else {
-        holds::release(state, header, event.job, event.cost.0 - beyond)?;
+        holds::release(state, header, number, event.cost.0 - beyond)?;
         take_beyond(state, event, beyond, header.time_us)?;
-        jobs::finish(state, header, event.job, JobState::Captured)?;
+        jobs::finish(state, header, number, JobState::Captured);
     }
-    for slice in &event.slices {
-        credit_lines::draw(state, slice.grant, slice.amount.0)?;
-    }
+    credit_lines::draw(state, &event.slices, 1)?;
     spend_caps::note(state, cap_key, 0, event.cost.0)?;
-    let carry = state.carries.entry(CarryKey { operator: event.operator, asset, share_ppm }).or_default();
+    let carry = state.carries.entry(CarryKey { operator, asset, share_ppm }).or_default();
     carry.gross.0 += event.cost.0;
     carry.paid.0 += event.operator_share.0;
-    earn(state, header, event, asset)?;
-    let job = state.jobs.get_mut(&event.job).ok_or_else(|| ApplyError::unknown("job", event.job))?;
+    let queued = earn(state, header, event, operator, asset)?;
+    let job = state.jobs.row_mut(number);
+    job.queued += queued;
     job.parts.push(Part {
         attempt: event.attempt,
-        operator: event.operator,
+        operator,
         input_units: event.input_units,
         output_units: event.output_units,
         cost: event.cost,
         beyond: Amount(beyond),
-        slices: event.slices.clone(),
+        slices: SmallVec::from_slice(&event.slices),
         operator_share: event.operator_share,
-        platform_share: event.platform_share,
         receipt: event.receipt,
         leaf: header.leaf,
-        time_us: header.time_us,
     });
     Ok(())
 }
@@ -384,39 +394,43 @@ fn take_beyond(
     if open == 0 { Ok(()) } else { Err(ApplyError::Impossible("beyond the hold are whole slices")) }
 }
 
-/// Where each slice's share of the operator waits: in the wallet's queue until the chain charged it, or unbacked.
-fn earn(state: &mut State, header: &Header, event: &UsageCaptured, asset: AssetId) -> Result<(), ApplyError> {
+/// Where each slice's share of the operator waits: in the wallet's queue until the chain charged it, or unbacked. Gives
+/// how many wait in queues.
+fn earn(
+    state: &mut State,
+    header: &Header,
+    event: &UsageCaptured,
+    operator: OperatorNo,
+    asset: AssetId,
+) -> Result<u32, ApplyError> {
     let parts = splits::spread(event.operator_share, event.cost, event.slices.iter().map(|s| s.amount));
     let parts = parts.ok_or(ApplyError::Impossible("a share beyond 128 bits"))?;
-    let operator = state.operators.get(&event.operator);
-    let owner = operator.ok_or_else(|| ApplyError::unknown("operator", event.operator))?.account;
-    let mut queued = 0;
+    let (mut queued, mut unbacked) = (0, 0);
     for (place, (slice, share)) in event.slices.iter().zip(parts).enumerate() {
-        match state.grant(slice.grant)?.backing {
-            Backing::Vault(vault, wallet) => {
-                let wallet = state.wallet_mut(vault, wallet)?;
-                wallet.captured.0 += slice.amount.0;
-                queued += 1;
-                wallet.queue.push_back(QueuedCapture {
-                    job: event.job,
-                    operator: event.operator,
-                    cost: slice.amount,
-                    share,
-                    covered: Amount::ZERO,
-                    receipt: event.receipt,
-                    leaf: header.leaf,
-                    time_us: header.time_us,
-                    slice: place as u32,
-                });
-            }
-            Backing::Unbacked | Backing::Treasury | Backing::Package(_) => {
-                state.unbacked.entry((owner, asset)).or_default().0 += share.0;
-            }
-        }
+        let Paper::Wallet(wallet) = state.grants[slice.grant].paper else {
+            unbacked += share.0;
+            continue;
+        };
+        queued += 1;
+        let wallet = state.wallets.row_mut(wallet)?;
+        wallet.captured.0 += slice.amount.0;
+        wallet.queue.push_back(QueuedCapture {
+            job: event.job,
+            operator: event.operator,
+            cost: slice.amount,
+            share,
+            covered: Amount::ZERO,
+            receipt: event.receipt,
+            leaf: header.leaf,
+            time_us: header.time_us,
+            slice: place as u32,
+        });
     }
-    let job = state.jobs.get_mut(&event.job).ok_or_else(|| ApplyError::unknown("job", event.job))?;
-    job.queued += queued;
-    Ok(())
+    if queued < event.slices.len() as u32 {
+        let owner = state.operators[operator].account_no;
+        state.unbacked.entry((owner, asset)).or_default().0 += unbacked;
+    }
+    Ok(queued)
 }
 
 pub(crate) fn apply_reversed(
@@ -424,7 +438,8 @@ pub(crate) fn apply_reversed(
     header: &Header,
     event: &CaptureReversed,
 ) -> Result<(), ApplyError> {
-    let job = state.jobs.get_mut(&event.job).ok_or_else(|| ApplyError::unknown("job", event.job))?;
+    let number = state.job_no(event.job)?;
+    let job = state.jobs.row_mut(number);
     if job.state == JobState::Running || job.parts.is_empty() || job.reversed {
         return Err(ApplyError::Impossible("only charges of an ended job are reversed, and once"));
     }
@@ -442,7 +457,7 @@ pub(crate) fn apply_reversed(
     }
     spend_caps::note(state, cap_key, 0, -charged)?;
     for _ in 0..job.queued {
-        jobs::unqueue(state, event.job)?;
+        state.jobs.unqueue(&event.job)?;
     }
     Ok(())
 }
@@ -457,12 +472,11 @@ fn unearn(
 ) -> Result<(), ApplyError> {
     let parts = splits::spread(part.operator_share, part.cost, part.slices.iter().map(|s| s.amount));
     let parts = parts.ok_or(ApplyError::Impossible("a share beyond 128 bits"))?;
-    let operator = state.operators.get(&part.operator);
-    let owner = operator.ok_or_else(|| ApplyError::unknown("operator", part.operator))?.account;
+    let owner = state.operators[part.operator].account_no;
     for (place, (slice, share)) in part.slices.iter().zip(parts).enumerate() {
-        match state.grant(slice.grant)?.backing {
-            Backing::Vault(vault, wallet) => {
-                let wallet = state.wallet_mut(vault, wallet)?;
+        match state.grants[slice.grant].paper {
+            Paper::Wallet(wallet) => {
+                let wallet = state.wallets.row_mut(wallet)?;
                 let here = |e: &QueuedCapture| (e.job, e.leaf, e.slice) == (job, part.leaf, place as u32);
                 let at = wallet.queue.iter().position(here);
                 let entry = at.and_then(|at| wallet.queue.remove(at));
@@ -471,16 +485,15 @@ fn unearn(
                 }
                 wallet.captured.0 -= slice.amount.0;
             }
-            Backing::Unbacked | Backing::Treasury | Backing::Package(_) => {
+            Paper::Unbacked | Paper::Treasury | Paper::Package(..) => {
                 state.unbacked.entry((owner, asset)).or_default().0 -= share.0;
             }
         }
-        credit_lines::draw(state, slice.grant, -slice.amount.0)?;
         let grant = state.grant_mut(slice.grant)?;
         if !grant.expired(header.time_us) {
             grant.remaining.0 += slice.amount.0;
             grants::index(state, slice.grant)?;
         }
     }
-    Ok(())
+    credit_lines::draw(state, &part.slices, -1)
 }

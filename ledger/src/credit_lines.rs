@@ -2,8 +2,9 @@
 //! unbacked), mirrored by `CreditLines`; what was drawn is a receivable that freezes nobody. In the books always:
 //! `CustomerCredit` = the bucket's remaining; `Receivable` = drawn lines + debts.
 
-use crate::accounts::{BookKey, LEG_MAX, open_account};
+use crate::accounts::{AccountNo, open_account};
 use crate::apply::ApplyError;
+use crate::books::{BookKey, LEG_MAX};
 use crate::command::{RepayCredit, SetCreditLine};
 use crate::decide::{Legs, Plan};
 use crate::grants::{self, Grant};
@@ -16,7 +17,6 @@ use protocol::event::GrantId;
 use protocol::event::account::{AccountKind, CreditLineSet, CreditRepaid};
 use protocol::event::grant::{Backing, GrantIssued, GrantSource};
 use protocol::event::hold::Slice;
-use protocol::id::AccountId;
 
 /// One account's line in one asset.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
@@ -34,7 +34,7 @@ pub(crate) struct CreditLine {
 
 /// The line behind a bucket of source `CreditLine`.
 pub(crate) fn of<'a>(state: &'a State, grant: &Grant) -> Option<&'a CreditLine> {
-    state.credit_lines.get(&(grant.account, grant.asset)).filter(|line| line.grant == grant.id)
+    state.credit_lines.get(&(grant.account, grant.asset()))
 }
 
 /// What a new hold may draw: never beyond the limit, whatever a release put back into the bucket since the limit fell.
@@ -53,7 +53,7 @@ fn unused(limit: Amount, drawn: Amount, held: Amount) -> i128 {
 pub(crate) fn decide_set(plan: &mut Plan, command: &SetCreditLine) -> Result<(), Refusal> {
     let state = plan.state;
     let SetCreditLine { account, asset, limit, priority } = *command;
-    open_account(state, account)?;
+    let number = open_account(state, account)?;
     if state.asset(asset).is_none() {
         return Err(Refusal::AssetUnknown { asset });
     }
@@ -62,9 +62,9 @@ pub(crate) fn decide_set(plan: &mut Plan, command: &SetCreditLine) -> Result<(),
             detail: "the limit must be between 0 and 2^110 base units",
         });
     }
-    let (grant, change) = match state.credit_lines.get(&(account, asset)) {
+    let (grant, change) = match state.credit_lines.get(&(number, asset)) {
         Some(line) => {
-            let bucket = &state.grants[line.grant.0 as usize];
+            let bucket = &state.grants[line.grant];
             if bucket.priority != priority {
                 return Err(Refusal::CreditLineInvalid { detail: "its priority is fixed when it is opened" });
             }
@@ -88,7 +88,7 @@ pub(crate) fn decide_set(plan: &mut Plan, command: &SetCreditLine) -> Result<(),
     };
     let mut legs = Legs::default();
     plan.post(&mut legs, BookKey::system(AccountKind::CreditLines, asset), change)?;
-    plan.post(&mut legs, BookKey::new(account, AccountKind::CustomerCredit, asset), -change)?;
+    plan.post(&mut legs, BookKey::new(number, AccountKind::CustomerCredit, asset), -change)?;
     plan.emit_with(CreditLineSet { grant, limit, change: Amount(change) }, legs);
     Ok(())
 }
@@ -104,20 +104,21 @@ fn given_back(line: &CreditLine, remaining: Amount, amount: Amount) -> i128 {
 pub(crate) fn decide_repay(plan: &mut Plan, command: &RepayCredit) -> Result<(), Refusal> {
     let state = plan.state;
     let RepayCredit { account, asset, amount, reference } = *command;
-    let line = state.credit_lines.get(&(account, asset));
-    let line = line.ok_or(Refusal::CreditLineUnknown { account, asset })?;
+    let number = state.accounts.find(&account);
+    let line = number.and_then(|number| Some((number, state.credit_lines.get(&(number, asset))?)));
+    let (number, line) = line.ok_or(Refusal::CreditLineUnknown { account, asset })?;
     if amount.0 <= 0 {
         return Err(Refusal::UnitsZero {});
     }
     if amount > line.drawn {
         return Err(Refusal::RepaysMoreThanDrawn { asked: amount, drawn: line.drawn.max(Amount::ZERO) });
     }
-    let back = given_back(line, state.grants[line.grant.0 as usize].remaining, amount);
+    let back = given_back(line, state.grants[line.grant].remaining, amount);
     let mut legs = Legs::default();
     plan.post(&mut legs, BookKey::system(AccountKind::PlatformTreasury, asset), amount.0)?;
-    plan.post(&mut legs, BookKey::new(account, AccountKind::Receivable, asset), -amount.0)?;
+    plan.post(&mut legs, BookKey::new(number, AccountKind::Receivable, asset), -amount.0)?;
     plan.post(&mut legs, BookKey::system(AccountKind::CreditLines, asset), back)?;
-    plan.post(&mut legs, BookKey::new(account, AccountKind::CustomerCredit, asset), -back)?;
+    plan.post(&mut legs, BookKey::new(number, AccountKind::CustomerCredit, asset), -back)?;
     plan.emit_with(CreditRepaid { grant: line.grant, amount, reference }, legs);
     Ok(())
 }
@@ -125,7 +126,7 @@ pub(crate) fn decide_repay(plan: &mut Plan, command: &RepayCredit) -> Result<(),
 /// What the slices draw from credit lines (a hold's slices are all of one account and asset).
 pub(crate) fn drawn_by(state: &State, slices: &[Slice]) -> i128 {
     let of_lines = slices.iter().filter(|slice| {
-        state.grants.get(slice.grant.0 as usize).is_some_and(|g| g.source == GrantSource::CreditLine)
+        state.grants.get(slice.grant).is_some_and(|grant| grant.source == GrantSource::CreditLine)
     });
     of_lines.map(|slice| slice.amount.0).sum()
 }
@@ -134,7 +135,7 @@ pub(crate) fn drawn_by(state: &State, slices: &[Slice]) -> i128 {
 pub(crate) fn draw_legs(
     plan: &mut Plan,
     legs: &mut Legs,
-    account: AccountId,
+    account: AccountNo,
     asset: AssetId,
     drawn: i128,
 ) -> Result<(), Refusal> {
@@ -142,19 +143,19 @@ pub(crate) fn draw_legs(
     plan.post(legs, BookKey::system(AccountKind::CreditLines, asset), -drawn)
 }
 
-/// Adds to what is drawn from a bucket's line; nothing for other buckets.
-pub(crate) fn draw(state: &mut State, grant: GrantId, amount: i128) -> Result<(), ApplyError> {
-    let row = state.grant(grant)?;
-    if row.source != GrantSource::CreditLine {
-        return Ok(());
+/// Adds to what is drawn what the slices took from credit lines (`sign` 1), or takes it off (-1).
+pub(crate) fn draw(state: &mut State, slices: &[Slice], sign: i128) -> Result<(), ApplyError> {
+    for slice in slices {
+        if state.grants[slice.grant].source == GrantSource::CreditLine {
+            line_mut(state, slice.grant)?.drawn.0 += sign * slice.amount.0;
+        }
     }
-    line_mut(state, grant)?.drawn.0 += amount;
     Ok(())
 }
 
 fn line_mut(state: &mut State, grant: GrantId) -> Result<&mut CreditLine, ApplyError> {
     let row = state.grant(grant)?;
-    let key = (row.account, row.asset);
+    let key = (row.account, row.asset());
     let line = state.credit_lines.get_mut(&key).filter(|line| line.grant == grant);
     line.ok_or(ApplyError::Impossible("a bucket without its credit line"))
 }
@@ -164,7 +165,7 @@ pub(crate) fn apply_set(state: &mut State, event: &CreditLineSet) -> Result<(), 
     if grant.source != GrantSource::CreditLine || event.limit.0 < 0 {
         return Err(ApplyError::Impossible("a limit is set on what is no credit line"));
     }
-    let key = (grant.account, grant.asset);
+    let key = (grant.account, grant.asset());
     let line = state.credit_lines.get(&key).copied();
     let line = line.unwrap_or(CreditLine { grant: event.grant, limit: event.limit, drawn: Amount::ZERO });
     let target = unused(event.limit, line.drawn, grant.held);

@@ -1,7 +1,8 @@
 //! The first door: a command against the state gives events or a refusal. Only dispatches; each rule stands with its
 //! feature. Must not: change state.
 
-use crate::accounts::{self, BookKey, COUNTER_MAX, LEG_MAX};
+use crate::accounts;
+use crate::books::{BookKey, COUNTER_MAX, LEG_MAX};
 use crate::command::{Command, CommandBody};
 use crate::refusal::Refusal;
 use crate::state::State;
@@ -13,7 +14,7 @@ use protocol::amount::Amount;
 use protocol::codec;
 use protocol::event::account::{LedgerAccountsOpened, OpenedLedgerAccount};
 use protocol::event::policy::Settings;
-use protocol::event::{EVENT_VERSION, Event, EventBody, Header, LedgerAccount, Posting};
+use protocol::event::{EVENT_BYTES_MAX, EVENT_VERSION, Event, EventBody, Header, LedgerAccount, Posting};
 
 /// What a command leads to.
 #[derive(Clone, PartialEq, Debug)]
@@ -76,10 +77,22 @@ pub fn decide_into(
         return Err(Refusal::TooLate { not_after_us, now_us });
     }
     idempotency::check_time(state, command, now_us)?;
-    let mut plan = Plan { state, now_us, opened: Vec::new(), drafts: Vec::new() };
-    plan_body(&mut plan, &command.body)?;
+    let header = Header {
+        shard: state.shard,
+        leaf: state.next_leaf,
+        commit: state.commit + 1,
+        time_us: now_us,
+        actor: command.actor,
+        key: command.key,
+        command: fingerprint,
+    };
     let before = events.len();
-    plan.finish(command, fingerprint, events).inspect_err(|_| events.truncate(before))?;
+    let mut plan = Plan { state, now_us, opened: Vec::new(), header, events };
+    let planned = plan_body(&mut plan, &command.body).and_then(|()| plan.finish(before));
+    if let Err(refusal) = planned {
+        events.truncate(before);
+        return Err(refusal);
+    }
     Ok(Decided::New)
 }
 
@@ -130,17 +143,14 @@ fn plan_body(plan: &mut Plan, body: &CommandBody) -> Result<(), Refusal> {
     }
 }
 
-/// The events of one command while they are decided.
+/// The events of one command while they are decided, at the end of the caller's buffer.
 pub(crate) struct Plan<'a> {
     pub(crate) state: &'a State,
     pub(crate) now_us: u64,
     opened: Vec<OpenedLedgerAccount>,
-    drafts: Vec<Draft>,
-}
-
-struct Draft {
-    body: EventBody,
-    legs: Legs,
+    /// Of the next event.
+    header: Header,
+    events: &'a mut Vec<Event>,
 }
 
 /// The legs of one event.
@@ -181,14 +191,18 @@ impl<'a> Plan<'a> {
 
     /// Adds an event with its legs.
     pub(crate) fn emit_with(&mut self, body: impl Into<EventBody>, legs: Legs) {
-        self.drafts.push(Draft { body: body.into(), legs });
+        let Legs { postings, pending } = legs;
+        let (header, body) = (self.header, body.into());
+        self.events.push(Event { version: EVENT_VERSION, header, body, postings, pending });
+        self.header.leaf += 1;
     }
 
     fn ledger_account(&mut self, key: BookKey) -> Result<LedgerAccount, Refusal> {
-        if let Some(number) = self.state.books.find(key) {
+        if let Some(number) = self.state.books.find(&self.state.accounts, key) {
             return Ok(number);
         }
         let BookKey { owner, kind, asset } = key;
+        let owner = self.state.accounts.id(owner);
         let same = |o: &&OpenedLedgerAccount| (o.owner, o.kind, o.asset) == (owner, kind, asset);
         if let Some(opened) = self.opened.iter().find(same) {
             return Ok(opened.number);
@@ -199,42 +213,41 @@ impl<'a> Plan<'a> {
         Ok(number)
     }
 
-    fn finish(mut self, command: &Command, fingerprint: u64, events: &mut Vec<Event>) -> Result<(), Refusal> {
+    fn finish(&mut self, before: usize) -> Result<(), Refusal> {
         if !self.opened.is_empty() {
             let opened = LedgerAccountsOpened { opened: std::mem::take(&mut self.opened) };
-            self.drafts.insert(0, Draft { body: opened.into(), legs: Legs::default() });
+            self.emit(opened);
+            // Numbers come before the legs that use them.
+            self.events[before..].rotate_right(1);
+            for (event, leaf) in self.events[before..].iter_mut().zip(self.state.next_leaf..) {
+                event.header.leaf = leaf;
+            }
         }
-        assert!(!self.drafts.is_empty(), "an accepted command leaves at least one event");
-        for (k, Draft { body, legs }) in self.drafts.into_iter().enumerate() {
-            check_range(self.state, &legs)?;
-            let header = Header {
-                shard: self.state.shard,
-                leaf: self.state.next_leaf + k as u64,
-                commit: self.state.commit + 1,
-                time_us: self.now_us,
-                actor: command.actor,
-                key: command.key,
-                command: fingerprint,
-            };
-            let Legs { postings, pending } = legs;
-            let event = Event { version: EVENT_VERSION, header, body, postings, pending };
-            check_size(&event)?;
-            events.push(event);
+        assert!(self.events.len() > before, "an accepted command leaves at least one event");
+        for event in &self.events[before..] {
+            check_range(self.state, event)?;
+            check_size(event)?;
         }
         Ok(())
     }
 }
 
 /// No counter may come near the end of 128 bits: `apply` must never overflow on what was decided here.
-fn check_range(state: &State, legs: &Legs) -> Result<(), Refusal> {
+fn check_range(state: &State, event: &Event) -> Result<(), Refusal> {
     let overflow = Refusal::Overflow { what: "a ledger account's counter" };
-    for posting in legs.postings.iter().chain(&legs.pending) {
+    for posting in event.postings.iter().chain(&event.pending) {
         let counter_max = state.books.row(posting.account).map_or(0, |row| row.counter_max());
         if posting.amount.0.unsigned_abs() > LEG_MAX as u128 || counter_max > COUNTER_MAX {
             return Err(overflow);
         }
     }
     Ok(())
+}
+
+/// No event about a hold or a charge is larger: legs and slices have at most 25 bytes each (a head, a number of 32 bits, a
+/// bignum of 128), names at most 128, and everything else has a fixed size far below the rest.
+fn legs_bytes_max(event: &Event, slices: usize) -> usize {
+    2_048 + 32 * (event.postings.len() + event.pending.len() + slices)
 }
 
 /// Only bodies with lists or free text can outgrow an entry of the transparency log; the others have fixed sizes.
@@ -247,10 +260,10 @@ fn check_size(event: &Event) -> Result<(), Refusal> {
         | NodeRegistered(_)
         | BatchClosed(_)
         | BatchFailed(_)
-        | HoldPlaced(_)
-        | HoldExtended(_)
-        | UsageCaptured(_)
         | LedgerAccountsOpened(_) => true,
+        HoldPlaced(e) => legs_bytes_max(event, e.slices.len()) > EVENT_BYTES_MAX,
+        HoldExtended(e) => legs_bytes_max(event, e.slices.len()) > EVENT_BYTES_MAX,
+        UsageCaptured(e) => legs_bytes_max(event, e.slices.len()) > EVENT_BYTES_MAX,
         WriterChanged(_)
         | VaultRegistered(_)
         | AccountOpened(_)

@@ -1,57 +1,22 @@
 //! Vaults, wallets and deposits: what lies on a chain for whom, and how much of it may be spent. A deposit is mirrored
 //! exactly once; a reversed one takes unspent funds first (rulings 3.2, 3.7).
 
-use crate::accounts::{BookKey, open_account};
+use crate::accounts::{book_key, open_account};
 use crate::apply::ApplyError;
+use crate::books::BookKey;
 use crate::command::{ConfirmDeposit, ReverseDeposit};
 use crate::decide::{Legs, Plan};
 use crate::grants::{self, PRIORITY_DEPOSITED};
 use crate::refusal::Refusal;
 use crate::state::State;
+use crate::wallets::WalletNo;
 use minicbor::{Decode, Encode};
 use protocol::amount::Amount;
 use protocol::asset::{AssetId, VAULT_SCALE, VaultRef};
-use protocol::event::GrantId;
 use protocol::event::account::{AccountKind, SpendAuthorised};
 use protocol::event::chain::{DepositAttributed, DepositConfirmed, DepositReversed, VaultRegistered};
 use protocol::event::grant::{Backing, GrantIssued, GrantSource};
 use protocol::id::{AccountId, EvmAddress, Hash32, JobId, OperatorId};
-use std::collections::VecDeque;
-
-/// One wallet in one vault.
-#[derive(Clone, PartialEq, Eq, Default, Debug, Encode, Decode)]
-#[cbor(array)]
-pub(crate) struct Wallet {
-    /// The one account it is linked to.
-    #[n(0)]
-    pub(crate) account: Option<AccountId>,
-    /// Its deposit bucket.
-    #[n(1)]
-    pub(crate) bucket: Option<GrantId>,
-    /// Deposits that wait for an account, base units.
-    #[n(2)]
-    pub(crate) unattributed: Amount,
-    #[n(3)]
-    pub(crate) authorisation: Option<Authorisation>,
-    /// First sight of an exit request, until it is cancelled or carried out.
-    #[n(4)]
-    pub(crate) exit_at_s: Option<u64>,
-    /// Cumulative captures, base units: what the vault's `charged` will reach.
-    #[n(5)]
-    pub(crate) captured: Amount,
-    /// Confirmed cumulative charge, vault units.
-    #[n(6)]
-    pub(crate) charged_units: u64,
-    /// Captures that no confirmed batch covers wholly, first in first out.
-    #[n(7)]
-    pub(crate) queue: VecDeque<QueuedCapture>,
-    /// For life, vault units.
-    #[n(8)]
-    pub(crate) deposited_units: u64,
-    /// For life, vault units; vouchers and exits.
-    #[n(9)]
-    pub(crate) withdrawn_units: u64,
-}
 
 /// The newest spend authorisation.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
@@ -110,8 +75,9 @@ pub(crate) struct Deposit {
 
 /// What a wallet's signature and the chain let us charge beyond what was captured: 0 from the first sight of an exit
 /// request, and from some epochs before the authorisation ends (rulings 3.2).
-pub(crate) fn collectable(state: &State, vault: VaultRef, wallet: EvmAddress, now_us: u64) -> i128 {
-    let Some(row) = state.wallets.get(&(vault, wallet)) else { return 0 };
+pub(crate) fn collectable(state: &State, wallet: WalletNo, now_us: u64) -> i128 {
+    let row = &state.wallets[wallet];
+    let vault = row.vault;
     let Some(authorisation) = &row.authorisation else { return 0 };
     let (Some(settings), Some(registered)) = (state.settings(), state.vaults.get(&vault)) else { return 0 };
     let Some(unit) = state.vault_unit(registered.asset) else { return 0 };
@@ -218,10 +184,11 @@ fn credit_customer(
     asset: AssetId,
     amount: i128,
 ) -> Result<(), Refusal> {
-    let debt = plan.state.accounts.get(&account).map_or(0, |row| row.debt(asset));
+    let debt = plan.state.accounts.find(&account).map_or(0, |number| plan.state.accounts.debt(number, asset));
     let repaid = debt.min(amount);
-    plan.post(legs, BookKey::new(account, AccountKind::Receivable, asset), -repaid)?;
-    plan.post(legs, BookKey::new(account, AccountKind::CustomerDeposited, asset), repaid - amount)
+    let state = plan.state;
+    plan.post(legs, book_key(state, account, AccountKind::Receivable, asset), -repaid)?;
+    plan.post(legs, book_key(state, account, AccountKind::CustomerDeposited, asset), repaid - amount)
 }
 
 pub(crate) fn decide_confirm(plan: &mut Plan, command: &ConfirmDeposit) -> Result<(), Refusal> {
@@ -272,7 +239,7 @@ pub(crate) fn decide_reverse(plan: &mut Plan, command: &ReverseDeposit) -> Resul
     let vault = command.key.vault;
     let (registered, _) = vault_of(state, vault)?;
     let (asset, amount) = (registered.asset, deposit.amount.0);
-    let wallet = &state.wallets[&(vault, deposit.wallet)];
+    let wallet = state.wallets.get(&(vault, deposit.wallet)).expect("a mirrored deposit has its wallet");
     let mut legs = Legs::default();
     let taken = match wallet.account {
         None => {
@@ -282,16 +249,16 @@ pub(crate) fn decide_reverse(plan: &mut Plan, command: &ReverseDeposit) -> Resul
             taken
         }
         Some(account) => {
-            let free = wallet.bucket.map_or(0, |id| state.grants[id.0 as usize].free().max(0));
+            let free = wallet.bucket.map_or(0, |id| state.grants[id].free().max(0));
             let taken = amount.min(free);
-            let customer = BookKey::new(account, AccountKind::CustomerDeposited, asset);
+            let customer = book_key(state, account, AccountKind::CustomerDeposited, asset);
             plan.post(&mut legs, customer, taken)?;
             taken
         }
     };
     let owed = amount - taken;
     let owner = wallet.account.unwrap_or(AccountId::SYSTEM);
-    plan.post(&mut legs, BookKey::new(owner, AccountKind::Receivable, asset), owed)?;
+    plan.post(&mut legs, book_key(state, owner, AccountKind::Receivable, asset), owed)?;
     plan.post(&mut legs, BookKey::system(AccountKind::VaultAsset, asset), -amount)?;
     let event = DepositReversed { key: command.key, taken: Amount(taken), owed: Amount(owed) };
     plan.emit_with(event, legs);
@@ -313,8 +280,9 @@ pub(crate) fn apply_authorised(state: &mut State, event: &SpendAuthorised) -> Re
         return Err(ApplyError::unknown("vault", event.vault.vault));
     }
     let key = (event.vault, event.wallet);
-    state.account_mut(event.account)?.wallets.insert(key);
-    let wallet = state.wallets.entry(key).or_default();
+    let number = state.account_no(event.account)?;
+    state.accounts.wallets.insert((number, key.0, key.1));
+    let wallet = state.wallets.sight(key);
     if wallet.account.is_some_and(|account| account != event.account) {
         return Err(ApplyError::Impossible("a wallet is linked to a second account"));
     }
@@ -334,12 +302,10 @@ fn fill(state: &mut State, key: (VaultRef, EvmAddress), amount: i128) -> Result<
     let (Some(owner), Some(bucket)) = (wallet.account, wallet.bucket) else {
         return Err(ApplyError::Impossible("a deposit is credited without account or bucket"));
     };
-    let asset = state.grant(bucket)?.asset;
-    let account = state.account_mut(owner)?;
-    let repaid = account.debt(asset).min(amount);
-    if repaid != 0 {
-        account.debts.entry(asset).or_default().0 -= repaid;
-    }
+    let asset = state.grant(bucket)?.asset();
+    let owner = state.account_no(owner)?;
+    let repaid = state.accounts.debt(owner, asset).min(amount);
+    state.accounts.owe(owner, asset, -repaid)?;
     state.grant_mut(bucket)?.remaining.0 += amount - repaid;
     Ok(())
 }
@@ -350,7 +316,7 @@ pub(crate) fn apply_confirmed(state: &mut State, event: &DepositConfirmed) -> Re
     if state.deposits.insert(event.key, row).is_some_and(|before| !before.reversed) {
         return Err(ApplyError::Impossible("a deposit is confirmed twice"));
     }
-    let wallet = state.wallets.entry(key).or_default();
+    let wallet = state.wallets.sight(key);
     let deposited = wallet.deposited_units.checked_add(event.units);
     wallet.deposited_units = deposited.ok_or(ApplyError::Impossible("deposits beyond 64 bits"))?;
     if event.account != wallet.account || event.amount.0 < 0 {
@@ -402,15 +368,13 @@ pub(crate) fn apply_reversed(state: &mut State, event: &DepositReversed) -> Resu
     owe(state, owner, asset, event.owed)
 }
 
-/// Adds to what an account owes (a negative amount takes off it); above zero it is frozen.
+/// See [`crate::accounts::Accounts::owe`].
 pub(crate) fn owe(
     state: &mut State,
     account: AccountId,
     asset: AssetId,
     amount: Amount,
 ) -> Result<(), ApplyError> {
-    if !amount.is_zero() {
-        state.account_mut(account)?.debts.entry(asset).or_default().0 += amount.0;
-    }
-    Ok(())
+    let number = state.account_no(account)?;
+    state.accounts.owe(number, asset, amount.0)
 }

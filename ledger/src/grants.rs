@@ -1,14 +1,16 @@
 //! Grants: buckets of credit with source, priority, scope, expiry and backing, and the order they are consumed in.
 //! An expired grant pays for nothing new, whether or not its expiry is logged (rulings 3.13).
 
-use crate::accounts::{BookKey, LEG_MAX, open_account};
+use crate::accounts::{AccountNo, open_account};
 use crate::apply::ApplyError;
+use crate::books::{BookKey, LEG_MAX};
 use crate::command::IssueGrant;
 use crate::decide::{Legs, Plan};
 use crate::preset::NAME_BYTES_MAX;
 use crate::refusal::Refusal;
+use crate::slab::Slab;
 use crate::state::State;
-use crate::timers::Due;
+use crate::wallets::WalletNo;
 use crate::{credit_lines, deposits};
 use minicbor::{Decode, Encode};
 use protocol::amount::Amount;
@@ -17,7 +19,7 @@ use protocol::event::GrantId;
 use protocol::event::account::AccountKind;
 use protocol::event::grant::{Backing, GrantExpired, GrantIssued, GrantSource};
 use protocol::event::hold::Slice;
-use protocol::id::AccountId;
+use std::collections::BTreeMap;
 
 /// Default priorities; lower is consumed first.
 pub const PRIORITY_ALLOTMENT: u8 = 10;
@@ -35,63 +37,173 @@ pub const SLICES_MAX: usize = 256;
 /// Most models in a grant's scope.
 pub const SCOPE_MODELS_MAX: usize = 64;
 
-/// One bucket.
-#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+/// What stands behind a bucket; a vault's balance by the wallet's row.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(flat)]
+pub(crate) enum Paper {
+    #[n(0)]
+    Unbacked,
+    #[n(1)]
+    Wallet(#[n(0)] WalletNo),
+    #[n(2)]
+    Treasury,
+    /// A purchase number, its upper and lower half.
+    #[n(3)]
+    Package(#[n(0)] u32, #[n(1)] u32),
+}
+
+/// The grant is in its account's order.
+const LISTED: u8 = 1;
+/// The event of its expiry is in the log.
+const ENDED: u8 = 2;
+
+/// One bucket, 64 bytes; its number is its place.
+#[derive(Clone, Debug, Encode, Decode)]
 #[cbor(array)]
 pub(crate) struct Grant {
+    /// Filled and not spent, withdrawn, lapsed or promised in an open voucher; includes what is held.
     #[n(0)]
-    pub(crate) id: GrantId,
-    #[n(1)]
-    pub(crate) account: AccountId,
-    #[n(2)]
-    pub(crate) source: GrantSource,
-    #[n(3)]
-    pub(crate) asset: AssetId,
-    #[n(4)]
-    pub(crate) priority: u8,
-    #[n(5)]
-    pub(crate) scope: Vec<String>,
-    #[n(6)]
-    pub(crate) expires_us: Option<u64>,
-    #[n(7)]
-    pub(crate) backing: Backing,
-    /// Filled and not spent, withdrawn or lapsed; includes what is held and reserved.
-    #[n(8)]
     pub(crate) remaining: Amount,
     /// In open holds.
-    #[n(9)]
+    #[n(1)]
     pub(crate) held: Amount,
-    /// In open withdrawal vouchers.
-    #[n(10)]
-    pub(crate) reserved: Amount,
+    /// `u64::MAX` = never.
+    #[n(2)]
+    pub(crate) expires_us: u64,
+    #[n(3)]
+    pub(crate) paper: Paper,
+    #[n(4)]
+    pub(crate) account: AccountNo,
+    /// Which list of models; 0 is the empty one: all.
+    #[n(5)]
+    scope: u32,
+    #[n(6)]
+    pub(crate) source: GrantSource,
+    #[n(7)]
+    asset: u8,
+    #[n(8)]
+    pub(crate) priority: u8,
+    #[n(9)]
+    flags: u8,
 }
+
+const _: () = assert!(std::mem::size_of::<Grant>() <= 64);
 
 impl Grant {
     pub(crate) fn is_deposit(&self) -> bool {
         self.source == GrantSource::Deposited
     }
 
+    pub(crate) fn asset(&self) -> AssetId {
+        AssetId(u32::from(self.asset))
+    }
+
     pub(crate) fn expired(&self, now_us: u64) -> bool {
-        self.expires_us.is_some_and(|expires_us| expires_us <= now_us)
+        self.expires_us != u64::MAX && self.expires_us <= now_us
     }
 
-    /// Neither held nor reserved.
+    /// Neither held nor promised.
     pub(crate) fn free(&self) -> i128 {
-        self.remaining.0 - self.held.0 - self.reserved.0
-    }
-
-    /// Whether it may pay for a model.
-    pub(crate) fn covers(&self, model: &str) -> bool {
-        self.scope.is_empty() || self.scope.iter().any(|name| name == model)
+        self.remaining.0 - self.held.0
     }
 
     /// The customer's ledger account behind it.
     pub(crate) fn book_key(&self) -> BookKey {
-        BookKey::new(self.account, customer_kind(self.source), self.asset)
+        BookKey::new(self.account, customer_kind(self.source), self.asset())
     }
 
-    fn order(&self) -> (u8, u64, GrantId) {
-        (self.priority, self.expires_us.unwrap_or(u64::MAX), self.id)
+    /// Its place in the order of consumption: priority, then expiry, then number.
+    pub(crate) fn order(&self, id: GrantId) -> (u8, u64, GrantId) {
+        (self.priority, self.expires_us, id)
+    }
+}
+
+/// Every bucket there was, and the scopes they name.
+#[derive(Clone, Default, Debug, Encode, Decode)]
+#[cbor(array)]
+pub(crate) struct Grants {
+    #[n(0)]
+    rows: Slab<Grant>,
+    /// In the order of their first use; the empty one is none of them.
+    #[n(1)]
+    scopes: Vec<Vec<String>>,
+    #[cbor(skip)]
+    scope_numbers: BTreeMap<Vec<String>, u32>,
+}
+
+impl std::ops::Index<GrantId> for Grants {
+    type Output = Grant;
+    #[inline]
+    fn index(&self, id: GrantId) -> &Grant {
+        &self.rows[id.0]
+    }
+}
+
+impl Grants {
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, id: GrantId) -> Option<&Grant> {
+        self.rows.get(id.0)
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, id: GrantId) -> Option<&mut Grant> {
+        self.rows.get_mut(id.0)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (GrantId, &Grant)> {
+        self.rows.iter().enumerate().map(|(k, grant)| (GrantId(k as u32), grant))
+    }
+
+    /// The models it may pay for; empty = all.
+    pub(crate) fn scope(&self, grant: &Grant) -> &[String] {
+        match grant.scope.checked_sub(1) {
+            Some(at) => &self.scopes[at as usize],
+            None => &[],
+        }
+    }
+
+    /// Whether it may pay for a model.
+    pub(crate) fn covers(&self, grant: &Grant, model: &str) -> bool {
+        grant.scope == 0 || self.scope(grant).iter().any(|name| name == model)
+    }
+
+    fn scope_number(&mut self, scope: &[String]) -> u32 {
+        if scope.is_empty() {
+            return 0;
+        }
+        if let Some(number) = self.scope_numbers.get(scope) {
+            return *number;
+        }
+        self.scopes.push(scope.to_vec());
+        let number = self.scopes.len() as u32;
+        self.scope_numbers.insert(scope.to_vec(), number);
+        number
+    }
+
+    pub(crate) fn rebuild(&mut self) -> Result<(), &'static str> {
+        let scopes = self.scopes.iter().cloned();
+        self.scope_numbers = scopes.zip(1u32..).collect();
+        let known = self.scopes.len();
+        if self.scope_numbers.len() != known || self.rows.iter().any(|g| g.scope as usize > known) {
+            return Err("a grant's scope is not there, or one is there twice");
+        }
+        Ok(())
+    }
+
+    /// Ends of grants whose expiry is not in the log.
+    pub(crate) fn timers(&self) -> impl Iterator<Item = (u64, GrantId)> {
+        let open = self.iter().filter(|(_, g)| g.expires_us != u64::MAX && g.flags & ENDED == 0);
+        open.map(|(id, grant)| (grant.expires_us, id))
+    }
+
+    /// A copy that shares what it can.
+    pub(crate) fn share(&mut self) -> Grants {
+        let (scopes, scope_numbers) = (self.scopes.clone(), self.scope_numbers.clone());
+        Grants { rows: self.rows.share(), scopes, scope_numbers }
     }
 }
 
@@ -113,9 +225,9 @@ pub(crate) fn spendable(state: &State, grant: &Grant, now_us: u64) -> i128 {
         return 0;
     }
     let free = grant.free().max(0);
-    match (grant.source, grant.backing) {
-        (GrantSource::Deposited, Backing::Vault(vault, wallet)) => {
-            let limit = deposits::collectable(state, vault, wallet, now_us).saturating_sub(grant.held.0);
+    match (grant.source, grant.paper) {
+        (GrantSource::Deposited, Paper::Wallet(wallet)) => {
+            let limit = deposits::collectable(state, wallet, now_us).saturating_sub(grant.held.0);
             free.min(limit).max(0)
         }
         (GrantSource::CreditLine, _) => credit_lines::spendable(state, grant),
@@ -125,7 +237,7 @@ pub(crate) fn spendable(state: &State, grant: &Grant, now_us: u64) -> i128 {
 
 /// What a hold wants.
 pub(crate) struct Need<'a> {
-    pub(crate) account: AccountId,
+    pub(crate) account: AccountNo,
     pub(crate) asset: AssetId,
     pub(crate) model: &'a str,
     pub(crate) amount: i128,
@@ -133,15 +245,15 @@ pub(crate) struct Need<'a> {
 
 /// Slices that cover the need, in consumption order; or what is available.
 pub(crate) fn choose(state: &State, need: &Need, now_us: u64) -> Result<Vec<Slice>, Amount> {
-    let Some(account) = state.accounts.get(&need.account) else { return Err(Amount::ZERO) };
+    let Some(account) = state.accounts.row(need.account) else { return Err(Amount::ZERO) };
     let mut slices = Vec::new();
     let mut open = need.amount;
-    for (_, _, id) in &account.grants {
+    for id in account.grants.as_slice() {
         if open == 0 || slices.len() == SLICES_MAX {
             break;
         }
-        let grant = &state.grants[id.0 as usize];
-        if grant.asset != need.asset || !grant.covers(need.model) {
+        let grant = &state.grants[*id];
+        if grant.asset() != need.asset || !state.grants.covers(grant, need.model) {
             continue;
         }
         let take = spendable(state, grant, now_us).min(open);
@@ -154,7 +266,7 @@ pub(crate) fn choose(state: &State, need: &Need, now_us: u64) -> Result<Vec<Slic
 }
 
 pub(crate) fn decide_issue(plan: &mut Plan, command: &IssueGrant) -> Result<(), Refusal> {
-    open_account(plan.state, command.account)?;
+    let account = open_account(plan.state, command.account)?;
     if plan.state.asset(command.asset).is_none() {
         return Err(Refusal::AssetUnknown { asset: command.asset });
     }
@@ -171,6 +283,9 @@ pub(crate) fn decide_issue(plan: &mut Plan, command: &IssueGrant) -> Result<(), 
     if command.expires_us.is_some_and(|expires_us| expires_us <= plan.now_us) {
         return invalid("it would have expired already");
     }
+    if command.expires_us == Some(u64::MAX) {
+        return invalid("without an end it has no date");
+    }
     let named = command.scope.iter().all(|name| !name.is_empty() && name.len() <= NAME_BYTES_MAX);
     if command.scope.len() > SCOPE_MODELS_MAX || !named {
         return invalid("the scope must be at most 64 model names");
@@ -186,7 +301,7 @@ pub(crate) fn decide_issue(plan: &mut Plan, command: &IssueGrant) -> Result<(), 
         expires_us: command.expires_us,
         backing: command.backing,
     };
-    let customer = BookKey::new(event.account, customer_kind(event.source), event.asset);
+    let customer = BookKey::new(account, customer_kind(event.source), event.asset);
     let mut legs = Legs::default();
     plan.post(&mut legs, BookKey::system(AccountKind::PromoExpense, event.asset), event.amount.0)?;
     plan.post(&mut legs, customer, -event.amount.0)?;
@@ -202,11 +317,11 @@ pub(crate) fn next_id(state: &State) -> Result<GrantId, Refusal> {
 
 /// Adds the end of a grant: what is left and not held becomes breakage; what is held does so at its release.
 pub(crate) fn plan_expiry(plan: &mut Plan, id: GrantId) -> Result<(), Refusal> {
-    let grant = &plan.state.grants[id.0 as usize];
+    let grant = &plan.state.grants[id];
     let lapsed = grant.free();
     let mut legs = Legs::default();
     plan.post(&mut legs, grant.book_key(), lapsed)?;
-    plan.post(&mut legs, BookKey::system(AccountKind::Breakage, grant.asset), -lapsed)?;
+    plan.post(&mut legs, BookKey::system(AccountKind::Breakage, grant.asset()), -lapsed)?;
     plan.emit_with(GrantExpired { grant: id, lapsed: Amount(lapsed) }, legs);
     Ok(())
 }
@@ -215,30 +330,39 @@ pub(crate) fn apply_issued(state: &mut State, event: &GrantIssued) -> Result<(),
     if event.grant.0 as usize != state.grants.len() || event.amount.0 < 0 {
         return Err(ApplyError::Impossible("grants are numbered without gaps and never negative"));
     }
-    state.account_mut(event.account)?;
-    let grant = Grant {
-        id: event.grant,
-        account: event.account,
-        source: event.source,
-        asset: event.asset,
-        priority: event.priority,
-        scope: event.scope.clone(),
-        expires_us: event.expires_us,
-        backing: event.backing,
-        remaining: event.amount,
-        held: Amount::ZERO,
-        reserved: Amount::ZERO,
+    let paper = match event.backing {
+        Backing::Unbacked => Paper::Unbacked,
+        Backing::Treasury => Paper::Treasury,
+        Backing::Package(number) => Paper::Package((number >> 32) as u32, number as u32),
+        Backing::Vault(vault, wallet) => {
+            let number = state.wallets.find(&(vault, wallet));
+            Paper::Wallet(number.ok_or_else(|| ApplyError::unknown("wallet", wallet))?)
+        }
     };
-    if let (GrantSource::Deposited, Backing::Vault(vault, wallet)) = (event.source, event.backing) {
-        let wallet = state.wallet_mut(vault, wallet)?;
+    if let (GrantSource::Deposited, Paper::Wallet(wallet)) = (event.source, paper) {
+        let wallet = state.wallets.row_mut(wallet)?;
         if wallet.bucket.replace(event.grant).is_some() {
             return Err(ApplyError::Impossible("a wallet's deposit bucket is opened twice"));
         }
     }
     if let Some(expires_us) = event.expires_us {
-        state.timers.insert((expires_us, Due::Grant(event.grant)));
+        state.timers.add_grant(expires_us, event.grant);
     }
-    state.grants.push(grant);
+    let account = state.account_no(event.account)?;
+    state.asset(event.asset).ok_or_else(|| ApplyError::unknown("asset", event.asset.0))?;
+    let scope = state.grants.scope_number(&event.scope);
+    state.grants.rows.push(Grant {
+        remaining: event.amount,
+        held: Amount::ZERO,
+        expires_us: event.expires_us.unwrap_or(u64::MAX),
+        paper,
+        account,
+        scope,
+        source: event.source,
+        asset: event.asset.0 as u8,
+        priority: event.priority,
+        flags: 0,
+    });
     index(state, event.grant)
 }
 
@@ -247,25 +371,40 @@ pub(crate) fn apply_expired(state: &mut State, event: &GrantExpired) -> Result<(
     if event.lapsed.0 < 0 || event.lapsed.0 > grant.free() {
         return Err(ApplyError::Impossible("a grant lapses by more than what is left"));
     }
+    if grant.expires_us == u64::MAX || grant.flags & ENDED != 0 {
+        return Err(ApplyError::Impossible("a grant expires once, and only one that has an end"));
+    }
     grant.remaining.0 -= event.lapsed.0;
-    let expires_us = grant.expires_us.ok_or(ApplyError::Impossible("a grant without an end expires"))?;
-    state.timers.remove(&(expires_us, Due::Grant(event.grant)));
+    grant.flags |= ENDED;
+    let expires_us = grant.expires_us;
+    state.timers.remove_grant(expires_us, event.grant);
     index(state, event.grant)
 }
 
 /// Keeps the account's list to grants that matter: deposit buckets always, others while something is left. A bucket
 /// whose expiry is logged stays only while open holds still have slices of it.
+#[inline]
 pub(crate) fn index(state: &mut State, id: GrantId) -> Result<(), ApplyError> {
-    let grant = state.grant(id)?;
-    let (owner, order) = (grant.account, grant.order());
-    let ended = grant.expires_us.is_some_and(|us| !state.timers.contains(&(us, Due::Grant(id))));
+    let grant = state.grant_mut(id)?;
     let held = !grant.held.is_zero();
+    let ended = grant.flags & ENDED != 0;
     let listed = grant.is_deposit() || (grant.remaining.0 > 0 && (held || !ended));
-    let account = state.account_mut(owner)?;
-    if listed {
-        account.grants.insert(order);
-    } else {
-        account.grants.remove(&order);
+    if listed == (grant.flags & LISTED != 0) {
+        return Ok(());
     }
-    Ok(())
+    grant.flags ^= LISTED;
+    state.accounts.list(&state.grants, id, listed)
+}
+
+/// What stands behind a bucket, as events say it.
+pub(crate) fn backing(state: &State, grant: &Grant) -> Backing {
+    match grant.paper {
+        Paper::Unbacked => Backing::Unbacked,
+        Paper::Treasury => Backing::Treasury,
+        Paper::Package(upper, lower) => Backing::Package(u64::from(upper) << 32 | u64::from(lower)),
+        Paper::Wallet(wallet) => {
+            let row = &state.wallets[wallet];
+            Backing::Vault(row.vault, row.address)
+        }
+    }
 }

@@ -1,15 +1,15 @@
 //! Holds: the worst-case cost reserved before a job is dispatched, slice by slice. A hold closes exactly once: by a
 //! capture, a void or its expiry.
 
-use crate::accounts::{BookKey, spending_account};
+use crate::accounts::{AccountNo, check_spending, spending_account};
 use crate::apply::ApplyError;
+use crate::books::BookKey;
 use crate::command::{Admit, ExtendHold, Void};
 use crate::decide::{Legs, Plan};
 use crate::grants::{self, Need, SLICES_MAX};
-use crate::jobs::{self, Job, JobState};
+use crate::jobs::{self, Job, JobNo, JobState};
 use crate::refusal::Refusal;
 use crate::state::State;
-use crate::timers::Due;
 use crate::{nodes, rates, spend_caps};
 use protocol::amount::Amount;
 use protocol::asset::AssetId;
@@ -17,15 +17,16 @@ use protocol::event::Header;
 use protocol::event::account::AccountKind;
 use protocol::event::hold::{HoldExpired, HoldExtended, HoldPlaced, HoldVoided, Slice};
 use protocol::event::job::JobDispatched;
-use protocol::id::{AccountId, HoldId, JobId};
-use protocol::rate::price_ceil;
+use protocol::id::HoldId;
+use protocol::rate::{ModelRate, price_ceil};
+use smallvec::SmallVec;
 
 pub(crate) fn decide_admit(plan: &mut Plan, command: &Admit) -> Result<(), Refusal> {
     let state = plan.state;
-    if state.jobs.contains_key(&command.job) || state.holds.contains_key(&command.hold) {
+    if state.jobs.find(&command.job).is_some() || state.jobs.find_hold(&command.hold).is_some() {
         return Err(Refusal::JobKnown { job: command.job });
     }
-    spending_account(state, command.account)?;
+    let account = spending_account(state, command.account)?;
     let card = rates::in_force(state, plan.now_us).ok_or(Refusal::NoRateCard {})?;
     let unknown = || Refusal::ModelUnknown { model: command.model.clone(), version: card.card.version };
     let rate = card.card.model(&command.model).ok_or_else(unknown)?;
@@ -37,9 +38,9 @@ pub(crate) fn decide_admit(plan: &mut Plan, command: &Admit) -> Result<(), Refus
     let units = check_bounds(plan, &bounds, rate.context_tokens)?;
     let node = nodes::serving(state, command.node, &command.model)?;
     let needed = price_ceil(rate.price, rate.per_units, units).ok_or(Refusal::Overflow { what: "price" })?;
-    let need = Need { account: command.account, asset: rate.asset, model: &command.model, amount: needed.0 };
+    let need = Need { account, asset: rate.asset, model: &command.model, amount: needed.0 };
     if let Some(spender) = command.spender {
-        spend_caps::check(state, &(command.account, spender, rate.asset), needed)?;
+        spend_caps::check(state, &(account, spender, rate.asset), needed)?;
     }
     let short = |available| Refusal::InsufficientCredit { needed, available, asset: rate.asset };
     let slices = grants::choose(state, &need, plan.now_us).map_err(short)?;
@@ -76,7 +77,7 @@ fn hold_legs(plan: &mut Plan, slices: &[Slice], asset: AssetId) -> Result<Legs, 
     let mut legs = Legs::default();
     let mut sum = 0;
     for slice in slices {
-        plan.reserve(&mut legs, plan.state.grants[slice.grant.0 as usize].book_key(), slice.amount.0)?;
+        plan.reserve(&mut legs, plan.state.grants[slice.grant].book_key(), slice.amount.0)?;
         sum += slice.amount.0;
     }
     plan.reserve(&mut legs, BookKey::system(AccountKind::HoldsPending, asset), -sum)?;
@@ -109,11 +110,11 @@ pub(crate) fn decide_extend(plan: &mut Plan, command: &ExtendHold) -> Result<(),
     assert!(added.0 >= 0, "more units at the same price cost no less");
     let mut slices = Vec::new();
     if !added.is_zero() {
-        spending_account(state, job.account)?;
+        check_spending(state, job.account)?;
         if let Some(key) = job.cap_key() {
             spend_caps::check(state, &key, added)?;
         }
-        let need = Need { account: job.account, asset: job.asset, model: &job.model, amount: added.0 };
+        let need = Need { account: job.account, asset: job.asset, model: &rate.model, amount: added.0 };
         let short = |available| Refusal::InsufficientCredit { needed: added, available, asset: job.asset };
         slices = grants::choose(state, &need, plan.now_us).map_err(short)?;
         if job.slices.len() + slices.len() > SLICES_MAX {
@@ -166,8 +167,8 @@ pub(crate) fn decide_void(plan: &mut Plan, command: &Void) -> Result<(), Refusal
 /// Adds the end of a hold that nobody captured or voided in time.
 pub(crate) fn plan_expiry(plan: &mut Plan, hold: HoldId) -> Result<(), Refusal> {
     let state = plan.state;
-    let job = state.holds.get(&hold).and_then(|job| state.jobs.get(job));
-    let job = job.expect("a hold's timer lives as long as its hold is open");
+    let number = state.jobs.find_hold(&hold).expect("a hold's timer lives as long as its hold is open");
+    let job = &state.jobs[number];
     let legs = release_legs(plan, job, 0)?;
     plan.emit_with(HoldExpired { hold }, legs);
     Ok(())
@@ -179,14 +180,14 @@ pub(crate) fn release_legs(plan: &mut Plan, job: &Job, consumed: i128) -> Result
     let mut legs = Legs::default();
     let mut released = 0;
     for slice in job.open_slices() {
-        let key = plan.state.grants[slice.grant.0 as usize].book_key();
+        let key = plan.state.grants[slice.grant].book_key();
         plan.reserve(&mut legs, key, -slice.amount.0)?;
         released += slice.amount.0;
     }
     plan.reserve(&mut legs, BookKey::system(AccountKind::HoldsPending, job.asset), released)?;
     let (mut breakage, mut consumed) = (0, consumed);
     for slice in job.open_slices() {
-        let grant = &plan.state.grants[slice.grant.0 as usize];
+        let grant = &plan.state.grants[slice.grant];
         let taken = slice.amount.0.min(consumed);
         consumed -= taken;
         if grant.expired(plan.now_us) {
@@ -200,50 +201,53 @@ pub(crate) fn release_legs(plan: &mut Plan, job: &Job, consumed: i128) -> Result
 
 pub(crate) fn apply_placed(state: &mut State, header: &Header, event: &HoldPlaced) -> Result<(), ApplyError> {
     let total = event.slices.iter().try_fold(0i128, |sum, slice| sum.checked_add(slice.amount.0));
-    if total != Some(event.amount.0) || state.jobs.contains_key(&event.job) {
+    if total != Some(event.amount.0) || state.jobs.find(&event.job).is_some() {
         return Err(ApplyError::Impossible("a hold is the sum of its slices, and its job is new"));
     }
-    if state.holds.insert(event.hold, event.job).is_some() {
+    if state.jobs.find_hold(&event.hold).is_some() {
         return Err(ApplyError::Impossible("a hold is placed twice"));
     }
-    take_slices(state, event.account, &event.slices)?;
-    let cap_key = event.spender.map(|spender| (event.account, spender, event.asset));
+    let account = state.account_no(event.account)?;
+    take_slices(state, account, &event.slices)?;
+    let cap_key = event.spender.map(|spender| (account, spender, event.asset));
     let cap_key = cap_key.filter(|key| state.spend_caps.contains_key(key));
     spend_caps::note(state, cap_key, event.amount.0, 0)?;
+    let card = rates::by_version(state, event.rate_card_version).map(|published| &published.card.models);
+    let place =
+        |models: &Vec<ModelRate>| models.binary_search_by(|rate| rate.model.as_str().cmp(&event.model)).ok();
+    let model = card.and_then(place);
+    let model = model.ok_or(ApplyError::Impossible("a hold is pinned to a card without its model"))?;
     let grace_us = state.settings().map_or(0, |settings| settings.hold_grace_us);
-    let due_us = event.deadline_us.saturating_add(grace_us);
-    state.timers.insert((due_us, Due::Hold(event.hold)));
-    state.open_jobs.insert(event.job);
-    state.jobs.insert(
-        event.job,
-        Job {
-            hold: event.hold,
-            account: event.account,
-            asset: event.asset,
-            amount: event.amount,
-            slices: event.slices.clone(),
-            rate_card_version: event.rate_card_version,
-            model: event.model.clone(),
-            input_units: event.input_units,
-            output_units_max: event.output_units_max,
-            deadline_us: event.deadline_us,
-            due_us,
-            placed_us: header.time_us,
-            placed_leaf: header.leaf,
-            attempts: Vec::new(),
-            state: JobState::Running,
-            spender: cap_key.map(|(_, spender, _)| spender),
-            parts: Vec::new(),
-            reversed: false,
-            queued: 0,
-            overdue: false,
-            ended_leaf: 0,
-        },
-    );
+    let number = state.jobs.add(Job {
+        id: event.job,
+        hold: event.hold,
+        account,
+        asset: event.asset,
+        amount: event.amount,
+        slices: SmallVec::from_slice(&event.slices),
+        rate_card_version: event.rate_card_version,
+        model: model as u32,
+        input_units: event.input_units,
+        output_units_max: event.output_units_max,
+        deadline_us: event.deadline_us,
+        due_us: event.deadline_us.saturating_add(grace_us),
+        placed_leaf: header.leaf,
+        attempts: SmallVec::new(),
+        state: JobState::Running,
+        spender: cap_key.map(|(_, spender, _)| spender),
+        parts: SmallVec::new(),
+        reversed: false,
+        queued: 0,
+        overdue: false,
+        ended_leaf: 0,
+        ended_us: 0,
+        place: 0,
+    });
+    state.timers.add_hold(&mut state.jobs, number);
     Ok(())
 }
 
-fn take_slices(state: &mut State, account: AccountId, slices: &[Slice]) -> Result<(), ApplyError> {
+fn take_slices(state: &mut State, account: AccountNo, slices: &[Slice]) -> Result<(), ApplyError> {
     for slice in slices {
         let grant = state.grant_mut(slice.grant)?;
         if slice.amount.0 <= 0 || slice.amount.0 > grant.free() || grant.account != account {
@@ -256,23 +260,24 @@ fn take_slices(state: &mut State, account: AccountId, slices: &[Slice]) -> Resul
 
 pub(crate) fn apply_extended(state: &mut State, event: &HoldExtended) -> Result<(), ApplyError> {
     let grace_us = state.settings().map_or(0, |settings| settings.hold_grace_us);
-    let id = *state.holds.get(&event.hold).ok_or_else(|| ApplyError::unknown("hold", event.hold))?;
+    let number = state.hold_no(event.hold)?;
     let total = event.slices.iter().try_fold(0i128, |sum, slice| sum.checked_add(slice.amount.0));
-    let job = state.jobs.get_mut(&id).ok_or_else(|| ApplyError::unknown("job", id))?;
+    let job = &state.jobs[number];
     let grows = event.output_units_max >= job.output_units_max && event.deadline_us >= job.deadline_us;
     if job.state != JobState::Running || total != Some(event.amount.0) || !grows {
         return Err(ApplyError::Impossible("only an open hold grows, by the sum of its new slices"));
     }
     let amount = job.amount.checked_add(event.amount);
-    job.amount = amount.ok_or(ApplyError::Impossible("a hold beyond 128 bits"))?;
+    let amount = amount.ok_or(ApplyError::Impossible("a hold beyond 128 bits"))?;
+    let (account, cap_key) = (job.account, job.cap_key());
+    state.timers.remove_hold(&mut state.jobs, number);
+    let job = state.jobs.row_mut(number);
+    job.amount = amount;
     job.slices.extend_from_slice(&event.slices);
     job.output_units_max = event.output_units_max;
     job.deadline_us = event.deadline_us;
-    let before = job.due_us;
     job.due_us = event.deadline_us.saturating_add(grace_us);
-    let (account, due_us, cap_key) = (job.account, job.due_us, job.cap_key());
-    state.timers.remove(&(before, Due::Hold(event.hold)));
-    state.timers.insert((due_us, Due::Hold(event.hold)));
+    state.timers.add_hold(&mut state.jobs, number);
     take_slices(state, account, &event.slices)?;
     spend_caps::note(state, cap_key, event.amount.0, 0)
 }
@@ -291,25 +296,26 @@ pub(crate) fn apply_expired(
 
 /// Ends a hold's reservation and its job's running state, without a charge; the same arithmetic as [`release_legs`].
 fn close(state: &mut State, header: &Header, hold: HoldId, end: JobState) -> Result<(), ApplyError> {
-    let id = *state.holds.get(&hold).ok_or_else(|| ApplyError::unknown("hold", hold))?;
-    release(state, header, id, 0)?;
-    jobs::finish(state, header, id, end)
+    let number = state.hold_no(hold)?;
+    release(state, header, number, 0)?;
+    jobs::finish(state, header, number, end);
+    Ok(())
 }
 
 /// Releases all that is still held of a job, of which `consumed` is charged.
 pub(crate) fn release(
     state: &mut State,
     header: &Header,
-    id: JobId,
+    number: JobNo,
     consumed: i128,
 ) -> Result<(), ApplyError> {
-    let job = state.jobs.get(&id).ok_or_else(|| ApplyError::unknown("job", id))?;
+    let job = &state.jobs[number];
     if job.state != JobState::Running {
         return Err(ApplyError::Impossible("a hold closes once"));
     }
-    let (hold, due_us, cap_key) = (job.hold, job.due_us, job.cap_key());
-    let open: Vec<Slice> = job.open_slices().collect();
-    state.timers.remove(&(due_us, Due::Hold(hold)));
+    let cap_key = job.cap_key();
+    let open: SmallVec<[Slice; 4]> = job.open_slices().collect();
+    state.timers.remove_hold(&mut state.jobs, number);
     let (mut consumed, mut released) = (consumed, 0);
     for slice in open {
         let taken = slice.amount.0.min(consumed);

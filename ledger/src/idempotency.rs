@@ -3,13 +3,15 @@
 
 use crate::apply::ApplyError;
 use crate::command::{Command, CommandBody};
+use crate::index::Index;
 use crate::refusal::Refusal;
+use crate::slab::Queue;
 use crate::state::State;
+use minicbor::encode::write::Cursor;
 use minicbor::{Decode, Encode};
 use protocol::codec;
 use protocol::event::Header;
 use protocol::id::IdempotencyKey;
-use std::collections::BTreeMap;
 
 /// How far a key's own time may be ahead of the log's; keys are remembered by this much longer than their retention, so
 /// that a forgotten key is always too old.
@@ -32,74 +34,191 @@ pub(crate) fn check_time(state: &State, command: &Command, now_us: u64) -> Resul
 }
 
 /// What a key led to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
-#[cbor(array)]
-pub(crate) struct Entry {
-    #[n(0)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Outcome {
     pub(crate) command: u64,
-    #[n(1)]
     pub(crate) commit: u64,
-    #[n(2)]
     pub(crate) first_leaf: u64,
-    #[n(3)]
     pub(crate) count: u32,
-    #[n(4)]
-    pub(crate) time_us: u64,
 }
 
-/// The keys that are remembered, also in the order they came.
-#[derive(Clone, PartialEq, Eq, Default, Debug, Encode, Decode)]
+/// One key; 32 bytes, because there are many. When and in which commit says its mark.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(array)]
+struct Entry {
+    #[n(0)]
+    key: IdempotencyKey,
+    #[n(1)]
+    command: u64,
+    /// First leaf, after the first leaf of its mark.
+    #[n(2)]
+    after_mark: u32,
+    #[n(3)]
+    count: u32,
+}
+
+const _: () = assert!(std::mem::size_of::<Entry>() == 32);
+
+/// What following keys have in common: their commit and their time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(array)]
+struct Mark {
+    #[n(0)]
+    first_leaf: u64,
+    #[n(1)]
+    commit: u64,
+    #[n(2)]
+    time_us: u64,
+    #[n(3)]
+    entries: u32,
+}
+
+/// The keys that are remembered, in the order they came.
+#[derive(Clone, Default, Debug, Encode, Decode)]
 #[cbor(array)]
 pub(crate) struct Keys {
     #[n(0)]
-    entries: BTreeMap<IdempotencyKey, Entry>,
+    entries: Queue<Entry>,
     #[n(1)]
-    by_leaf: BTreeMap<u64, IdempotencyKey>,
+    marks: Queue<Mark>,
+    /// By key, the lower half of an entry's number.
+    #[cbor(skip)]
+    index: Index,
 }
 
 /// First 8 bytes of BLAKE3 over the canonical body.
 pub(crate) fn fingerprint(body: &CommandBody) -> u64 {
-    let hash = blake3::hash(&codec::encode(body));
+    let mut small = [0; SMALL_BODY_BYTES];
+    let mut cursor = Cursor::new(&mut small[..]);
+    let hash = match minicbor::encode(body, &mut cursor) {
+        Ok(()) => {
+            let bytes = cursor.position();
+            blake3::hash(&small[..bytes])
+        }
+        // Long lists: rare, and never on a hot path.
+        Err(_) => blake3::hash(&codec::encode(body)),
+    };
     let (head, _) = hash.as_bytes().split_first_chunk::<8>().expect("a hash of 32 bytes has 8");
     u64::from_be_bytes(*head)
 }
 
+/// Bodies up to this size are hashed without an allocation.
+const SMALL_BODY_BYTES: usize = 512;
+
+/// An entry's whole number from its lower half, among those that are remembered.
+fn whole(entries: &Queue<Entry>, low: u32) -> u64 {
+    let first = entries.first();
+    first + u64::from(low.wrapping_sub(first as u32))
+}
+
+fn key_of(entries: &Queue<Entry>, low: u32) -> &[u8; 16] {
+    &entries.get(whole(entries, low)).expect("the index knows only remembered keys").key.0
+}
+
 impl Keys {
-    pub(crate) fn get(&self, key: &IdempotencyKey) -> Option<&Entry> {
-        self.entries.get(key)
+    fn find(&self, key: &IdempotencyKey) -> Option<u64> {
+        let low = self.index.find(&key.0, |low| key_of(&self.entries, low))?;
+        Some(whole(&self.entries, low))
+    }
+
+    pub(crate) fn get(&self, key: &IdempotencyKey) -> Option<Outcome> {
+        let at = self.find(key)?;
+        let entry = self.entries.get(at)?;
+        let mark = self.mark_of(at)?;
+        let first_leaf = mark.first_leaf + u64::from(entry.after_mark);
+        let (command, commit, count) = (entry.command, mark.commit, entry.count);
+        Some(Outcome { command, commit, first_leaf, count })
+    }
+
+    /// Looks through the marks: only for a command that came twice.
+    fn mark_of(&self, at: u64) -> Option<&Mark> {
+        let mut first = self.entries.first();
+        self.marks.iter().find(|mark| {
+            first += u64::from(mark.entries);
+            at < first
+        })
+    }
+
+    fn last_mark(&self) -> Option<u64> {
+        (self.marks.len() > 0).then(|| self.marks.first() + self.marks.len() - 1)
     }
 
     /// Notes an event under its key. Events of one command follow each other without a gap.
     pub(crate) fn note(&mut self, header: &Header) -> Result<(), ApplyError> {
-        if let Some(entry) = self.entries.get_mut(&header.key) {
-            let follows = entry.first_leaf + u64::from(entry.count) == header.leaf;
-            if !follows || entry.commit != header.commit || entry.command != header.command {
-                return Err(ApplyError::KeyUsedAgain { key: header.key, first_leaf: entry.first_leaf });
+        let last = (self.entries.len() > 0).then(|| self.entries.first() + self.entries.len() - 1);
+        if let (Some(at), Some(mark)) = (last, self.last_mark())
+            && let (Some(entry), Some(mark)) = (self.entries.get_mut(at), self.marks.get(mark))
+            && entry.key == header.key
+        {
+            let first_leaf = mark.first_leaf + u64::from(entry.after_mark);
+            let follows = first_leaf + u64::from(entry.count) == header.leaf;
+            if !follows || mark.commit != header.commit || entry.command != header.command {
+                return Err(ApplyError::KeyUsedAgain { key: header.key, first_leaf });
             }
             entry.count += 1;
             return Ok(());
         }
-        let entry = Entry {
-            command: header.command,
-            commit: header.commit,
-            first_leaf: header.leaf,
-            count: 1,
-            time_us: header.time_us,
-        };
-        self.entries.insert(header.key, entry);
-        self.by_leaf.insert(header.leaf, header.key);
+        let at = self.entries.first() + self.entries.len();
+        let entries = &self.entries;
+        if self.index.insert_new(&header.key.0, at as u32, |low| key_of(entries, low)).is_some() {
+            let first_leaf = self.get(&header.key).map_or(0, |known| known.first_leaf);
+            return Err(ApplyError::KeyUsedAgain { key: header.key, first_leaf });
+        }
+        let after_mark = self.mark(header);
+        self.entries.push(Entry { key: header.key, command: header.command, after_mark, count: 1 });
         Ok(())
+    }
+
+    /// Counts an entry under its mark, a new one when commit or time are new; gives its leaf after the mark's.
+    fn mark(&mut self, header: &Header) -> u32 {
+        if let Some(at) = self.last_mark()
+            && let Some(mark) = self.marks.get_mut(at)
+            && (mark.commit, mark.time_us) == (header.commit, header.time_us)
+            && let Ok(after) = u32::try_from(header.leaf - mark.first_leaf)
+        {
+            mark.entries += 1;
+            return after;
+        }
+        let (first_leaf, commit, time_us) = (header.leaf, header.commit, header.time_us);
+        self.marks.push(Mark { first_leaf, commit, time_us, entries: 1 });
+        0
     }
 
     /// Forgets keys older than `keep_us` at log time `now_us`.
     pub(crate) fn forget(&mut self, now_us: u64, keep_us: u64) {
         for _ in 0..FORGOTTEN_PER_COMMIT_MAX {
-            let Some(first) = self.by_leaf.first_entry() else { break };
-            let Some(entry) = self.entries.get(first.get()) else { break };
-            if entry.time_us.saturating_add(keep_us) >= now_us {
+            let at = self.marks.first();
+            let Some(mark) = self.marks.get_mut(at) else { break };
+            if mark.time_us.saturating_add(keep_us) >= now_us {
                 break;
             }
-            self.entries.remove(&first.remove());
+            mark.entries -= 1;
+            if mark.entries == 0 {
+                self.marks.pop();
+            }
+            let first = self.entries.first();
+            let entry = self.entries.get(first).expect("a mark counts entries that are there");
+            self.index.remove(&entry.key.0, first as u32);
+            self.entries.pop();
         }
+    }
+
+    /// Finds everything again after the rows were read.
+    pub(crate) fn rebuild(&mut self) -> Result<(), &'static str> {
+        let marked: u64 = self.marks.iter().map(|mark| u64::from(mark.entries)).sum();
+        if marked != self.entries.len() || self.marks.iter().any(|mark| mark.entries == 0) {
+            return Err("the marks of keys do not count the keys");
+        }
+        let entries = &self.entries;
+        for (k, entry) in entries.iter().enumerate() {
+            let at = (entries.first() + k as u64) as u32;
+            self.index.insert(&entry.key.0, at, |low| key_of(entries, low));
+        }
+        Ok(())
+    }
+
+    /// A copy that shares what it can.
+    pub(crate) fn share(&mut self) -> Keys {
+        Keys { entries: self.entries.share(), marks: self.marks.share(), index: self.index.share() }
     }
 }

@@ -1,18 +1,18 @@
 //! What must hold after every event, computed from the whole state by other paths than the rules take. For tests and
 //! for a check at start; too slow for every command.
 
-use crate::accounts::BookKey;
+use crate::accounts::AccountNo;
 use crate::apply::has_floor;
+use crate::books::BookKey;
 use crate::grants::{self, customer_kind};
 use crate::jobs::{Job, JobState};
 use crate::splits::proportion;
 use crate::state::State;
-use crate::timers::Due;
 use crate::vouchers::VoucherState;
 use protocol::asset::AssetId;
 use protocol::event::GrantId;
 use protocol::event::account::AccountKind;
-use protocol::id::{AccountId, JobId};
+use protocol::id::JobId;
 use std::collections::BTreeMap;
 
 /// Checks everything; the text names the first thing that does not hold.
@@ -31,7 +31,7 @@ pub fn check(state: &State) -> Result<(), String> {
 /// Open holds that count are the caps' held figures, and charges of jobs still here are within what was counted.
 fn spending_is_counted(state: &State) -> Result<(), String> {
     for (key, row) in &state.spend_caps {
-        let jobs = || state.jobs.values().filter(|job| job.cap_key() == Some(*key));
+        let jobs = || state.jobs.iter().map(|(_, job)| job).filter(|job| job.cap_key() == Some(*key));
         let running = jobs().filter(|job| job.state == JobState::Running);
         let held: i128 = running.map(|job| job.amount.0 - job.consumed()).sum();
         same(&format!("held under the cap of {}", key.1), row.held.0, held)?;
@@ -47,8 +47,8 @@ fn spending_is_counted(state: &State) -> Result<(), String> {
 fn credit_lines_are_mirrored(state: &State) -> Result<(), String> {
     let mut unused: BTreeMap<AssetId, i128> = BTreeMap::new();
     for ((account, asset), line) in &state.credit_lines {
-        let grant = &state.grants[line.grant.0 as usize];
-        same("owner of a credit line", (grant.account, grant.asset), (*account, *asset))?;
+        let grant = &state.grants[line.grant];
+        same("owner of a credit line", (grant.account, grant.asset()), (*account, *asset))?;
         *unused.entry(*asset).or_default() += grant.remaining.0;
         let spendable = grants::spendable(state, grant, state.time_us);
         if spendable > 0 && line.drawn.0 + grant.held.0 + spendable > line.limit.0 {
@@ -56,7 +56,8 @@ fn credit_lines_are_mirrored(state: &State) -> Result<(), String> {
         }
     }
     for (asset, unused) in unused {
-        let mirror = state.books.credit_balance(BookKey::system(AccountKind::CreditLines, asset));
+        let mirror =
+            state.books.credit_balance(&state.accounts, BookKey::system(AccountKind::CreditLines, asset));
         same("unused credit lines", -mirror, unused)?;
     }
     Ok(())
@@ -69,12 +70,11 @@ fn jobs_stay_while_needed(state: &State) -> Result<(), String> {
         *queued.entry(entry.job).or_default() += 1;
     }
     let waiting = state.jobs.iter().filter(|(_, job)| job.queued > 0);
-    same("queued charges", waiting.map(|(id, job)| (*id, job.queued)).collect(), queued)?;
+    same("queued charges", waiting.map(|(_, job)| (job.id, job.queued)).collect(), queued)?;
     let ended = state.jobs.iter().filter(|(_, job)| job.state != JobState::Running);
-    let mut ended: Vec<(u64, JobId)> = ended.map(|(id, job)| (job.ended_leaf, *id)).collect();
+    let mut ended: Vec<(u64, JobId)> = ended.map(|(_, job)| (job.ended_leaf, job.id)).collect();
     ended.sort_unstable();
-    let late = state.late.iter().map(|(leaf, job)| (*leaf, *job));
-    let known = late.chain(state.finished.iter().map(|row| (row.leaf, row.job)));
+    let known = state.jobs.ended_from(0).map(|job| (job.ended_leaf, job.id));
     same("ended jobs", known.collect(), ended)
 }
 
@@ -86,11 +86,16 @@ fn same<T: PartialEq + std::fmt::Debug>(what: &str, left: T, right: T) -> Result
 fn counters(state: &State) -> Result<(), String> {
     let mut sums: BTreeMap<AssetId, (i128, i128)> = BTreeMap::new();
     for (number, row) in state.books.rows.iter().enumerate() {
-        let sum = sums.entry(row.key.asset).or_default();
+        same(
+            "the index of ledger accounts",
+            state.books.find(&state.accounts, row.key()).map(|n| n.0 as usize),
+            Some(number),
+        )?;
+        let sum = sums.entry(row.key().asset).or_default();
         sum.0 += row.debits_posted.0 - row.credits_posted.0;
         sum.1 += row.debits_pending.0 - row.credits_pending.0;
-        if has_floor(row.key.kind) && row.credit_balance() < row.reserved() {
-            return Err(format!("ledger account {number} ({:?}) is overdrawn", row.key));
+        if has_floor(row.key().kind) && row.credit_balance() < row.reserved() {
+            return Err(format!("ledger account {number} ({:?}) is overdrawn", row.key()));
         }
     }
     for (asset, sum) in sums {
@@ -102,14 +107,15 @@ fn counters(state: &State) -> Result<(), String> {
 fn grants_are_the_customers_accounts(state: &State) -> Result<(), String> {
     let mut remaining: BTreeMap<BookKey, i128> = BTreeMap::new();
     let mut reserved: BTreeMap<BookKey, i128> = BTreeMap::new();
-    for grant in &state.grants {
-        if grant.held.0 < 0 || grant.reserved.0 < 0 || grant.free() < 0 {
-            return Err(format!("grant {} has less than nothing: {grant:?}", grant.id.0));
+    for (id, grant) in state.grants.iter() {
+        let promised = state.reserved(grant);
+        if grant.held.0 < 0 || promised < 0 || grant.free() < 0 {
+            return Err(format!("grant {} has less than nothing: {grant:?}", id.0));
         }
-        *remaining.entry(grant.book_key()).or_default() += grant.remaining.0;
-        let taken = grant.held.0 + grant.reserved.0;
+        *remaining.entry(grant.book_key()).or_default() += grant.remaining.0 + promised;
+        let taken = grant.held.0 + promised;
         *reserved.entry(grant.book_key()).or_default() += taken;
-        *reserved.entry(BookKey::system(AccountKind::HoldsPending, grant.asset)).or_default() -= taken;
+        *reserved.entry(BookKey::system(AccountKind::HoldsPending, grant.asset())).or_default() -= taken;
     }
     let customer = |kind| {
         use protocol::event::grant::GrantSource::*;
@@ -117,58 +123,69 @@ fn grants_are_the_customers_accounts(state: &State) -> Result<(), String> {
             .iter()
             .any(|source| customer_kind(*source) == kind)
     };
-    for row in &state.books.rows {
-        let of = |map: &BTreeMap<BookKey, i128>| map.get(&row.key).copied().unwrap_or(0);
-        if customer(row.key.kind) {
-            same(&format!("balance of {:?}", row.key), row.credit_balance(), of(&remaining))?;
+    for row in state.books.rows.iter() {
+        let of = |map: &BTreeMap<BookKey, i128>| map.get(&row.key()).copied().unwrap_or(0);
+        if customer(row.key().kind) {
+            same(&format!("balance of {:?}", row.key()), row.credit_balance(), of(&remaining))?;
         }
-        same(&format!("reserved of {:?}", row.key), row.reserved(), of(&reserved))?;
+        same(&format!("reserved of {:?}", row.key()), row.reserved(), of(&reserved))?;
     }
     Ok(())
 }
 
 fn reservations_have_owners(state: &State) -> Result<(), String> {
     let mut held: BTreeMap<GrantId, i128> = BTreeMap::new();
-    for job in state.jobs.values().filter(|job| job.state == JobState::Running) {
+    for (_, job) in state.jobs.iter().filter(|(_, job)| job.state == JobState::Running) {
         for slice in job.open_slices() {
             *held.entry(slice.grant).or_default() += slice.amount.0;
         }
     }
     let mut reserved: BTreeMap<GrantId, i128> = BTreeMap::new();
     for voucher in state.vouchers.values().filter(|voucher| voucher.state == VoucherState::Open) {
-        let bucket = state.wallets[&(voucher.vault, voucher.wallet)].bucket;
+        let bucket = state.wallets.get(&(voucher.vault, voucher.wallet)).and_then(|row| row.bucket);
         let bucket = bucket.ok_or_else(|| format!("an open voucher without a bucket: {voucher:?}"))?;
         *reserved.entry(bucket).or_default() += voucher.amount.0;
     }
-    for grant in &state.grants {
-        let of = |map: &BTreeMap<GrantId, i128>| map.get(&grant.id).copied().unwrap_or(0);
-        same(&format!("held of grant {}", grant.id.0), grant.held.0, of(&held))?;
-        same(&format!("reserved of grant {}", grant.id.0), grant.reserved.0, of(&reserved))?;
+    for (id, grant) in state.grants.iter() {
+        let of = |map: &BTreeMap<GrantId, i128>| map.get(&id).copied().unwrap_or(0);
+        same(&format!("held of grant {}", id.0), grant.held.0, of(&held))?;
+        same(&format!("reserved of grant {}", id.0), state.reserved(grant), of(&reserved))?;
     }
     Ok(())
 }
 
 fn open_holds_have_timers(state: &State) -> Result<(), String> {
     let running = state.jobs.iter().filter(|(_, job)| job.state == JobState::Running);
-    let timers = running.clone().map(|(_, job)| (job.due_us, Due::Hold(job.hold)));
-    let mut timers: Vec<_> = timers.collect();
-    timers.sort();
-    let known = state.timers.iter().filter(|(_, due)| matches!(due, Due::Hold(_))).copied();
-    same("timers of open holds", known.collect(), timers)?;
-    let open: Vec<_> = running.map(|(id, _)| *id).collect();
-    same("open jobs", state.open_jobs.iter().copied().collect(), open)
+    let mut running: Vec<_> = running.map(|(number, _)| number).collect();
+    let mut timed: Vec<_> = state.timers.running().collect();
+    running.sort();
+    timed.sort();
+    same("timers of open holds", timed, running)?;
+    for (id, grant) in state.grants.iter() {
+        let list = state.accounts.row(grant.account).map_or(&[][..], |row| row.grants.as_slice());
+        let places = list.iter().filter(|other| **other == id).count();
+        let needed = grant.is_deposit() || !grant.held.is_zero();
+        if places > 1 || (needed && places == 0) {
+            return Err(format!("grant {} is {places} times in its account's order", id.0));
+        }
+        let ordered =
+            list.windows(2).all(|w| state.grants[w[0]].order(w[0]) < state.grants[w[1]].order(w[1]));
+        same("order of consumption", ordered, true)?;
+    }
+    Ok(())
 }
 
 /// Accrued = unbacked + what waits in wallets' queues + the remainders of the floors; settling and payable follow from
 /// the payees' figures.
 fn operators_earnings(state: &State) -> Result<(), String> {
-    type ByOwner = BTreeMap<(AccountId, AssetId), i128>;
+    type ByOwner = BTreeMap<(AccountNo, AssetId), i128>;
     let mut accrued: ByOwner = state.unbacked.iter().map(|(key, amount)| (*key, amount.0)).collect();
     let (mut settling, mut payable) = (ByOwner::new(), ByOwner::new());
-    for ((vault, _), wallet) in &state.wallets {
-        let asset = state.vaults[vault].asset;
+    let operator = |id| state.operators.get(id).map_or(AccountNo::SYSTEM, |row| row.account_no);
+    for wallet in state.wallets.values() {
+        let asset = state.vaults[&wallet.vault].asset;
         for entry in &wallet.queue {
-            let owner = state.operators[&entry.operator].account;
+            let owner = operator(&entry.operator);
             let counted = proportion(entry.share, entry.covered.0, entry.cost.0).unwrap_or(0);
             *accrued.entry((owner, asset)).or_default() += entry.share.0 - counted;
         }
@@ -176,7 +193,8 @@ fn operators_earnings(state: &State) -> Result<(), String> {
     for ((vault, owner), payee) in &state.payees {
         let asset = state.vaults[vault].asset;
         let unit = state.vault_unit(asset).unwrap_or(0);
-        if *owner == AccountId::SYSTEM {
+        let owner = &state.accounts.find(owner).ok_or("a payee without an account")?;
+        if *owner == AccountNo::SYSTEM {
             continue;
         }
         let units = |count: u64| i128::from(count) * unit;
@@ -184,15 +202,15 @@ fn operators_earnings(state: &State) -> Result<(), String> {
         *settling.entry((*owner, asset)).or_default() += units(payee.closed_units - payee.confirmed_units);
         *payable.entry((*owner, asset)).or_default() += units(payee.confirmed_units - payee.claimed_units);
     }
-    for row in &state.books.rows {
-        let expected = match row.key.kind {
+    for row in state.books.rows.iter() {
+        let expected = match row.key().kind {
             AccountKind::OperatorAccrued => &accrued,
             AccountKind::OperatorSettling => &settling,
             AccountKind::OperatorPayable => &payable,
             _ => continue,
         };
-        let expected = expected.get(&(row.key.owner, row.key.asset)).copied().unwrap_or(0);
-        same(&format!("earnings of {:?}", row.key), row.credit_balance(), expected)?;
+        let expected = expected.get(&(row.key().owner, row.key().asset)).copied().unwrap_or(0);
+        same(&format!("earnings of {:?}", row.key()), row.credit_balance(), expected)?;
     }
     Ok(())
 }
@@ -202,9 +220,10 @@ fn vaults_cover_deposits(state: &State) -> Result<(), String> {
     let assets = state.network.as_ref().map_or(&[][..], |network| &network.assets);
     for asset in assets {
         let Some(unit) = state.vault_unit(asset.id) else { continue };
-        let system = |kind| state.books.credit_balance(BookKey::system(kind, asset.id));
+        let system = |kind| state.books.credit_balance(&state.accounts, BookKey::system(kind, asset.id));
         let (mut in_vaults, mut waiting, mut uncharged) = (0, 0, 0);
-        for ((vault, address), wallet) in &state.wallets {
+        for wallet in state.wallets.values() {
+            let (vault, address) = (&wallet.vault, &wallet.address);
             if state.vaults[vault].asset != asset.id {
                 continue;
             }
@@ -226,12 +245,18 @@ fn vaults_cover_deposits(state: &State) -> Result<(), String> {
         let unclaimed: u64 = payees.map(|(_, payee)| payee.confirmed_units - payee.claimed_units).sum();
         same("pot asset", -system(AccountKind::PotAsset), i128::from(unclaimed) * unit)?;
         let of_kind = |kind| -> i128 {
-            let rows = state.books.rows.iter().filter(|r| r.key.kind == kind && r.key.asset == asset.id);
-            rows.map(|row| row.credit_balance()).sum()
+            let rows = state
+                .books
+                .rows
+                .iter()
+                .map(|row| (row.key(), row))
+                .filter(|(k, _)| (k.kind, k.asset) == (kind, asset.id));
+            rows.map(|(_, row)| row.credit_balance()).sum()
         };
         // What a reorganisation took from a wallet that no account ever linked is owed by nobody we know.
         let lost = -system(AccountKind::Receivable);
-        let debts: i128 = state.accounts.values().map(|account| account.debt(asset.id)).sum();
+        let debts: i128 =
+            state.accounts.debts.iter().filter(|((_, of), _)| *of == asset.id).map(|(_, debt)| debt.0).sum();
         let lines = state.credit_lines.iter().filter(|((_, of), _)| *of == asset.id);
         let drawn: i128 = lines.map(|(_, line)| line.drawn.0).sum();
         same("receivables", -of_kind(AccountKind::Receivable), debts + lost + drawn)?;

@@ -2,10 +2,14 @@
 //! to it: for the retention of idempotency keys after its end, and while a wallet's queue has a charge of it. After that
 //! it is in the books only. What a charge costs stands in `captures.rs`.
 
+use crate::accounts::AccountNo;
 use crate::apply::ApplyError;
 use crate::command::Redispatch;
 use crate::decide::Plan;
+use crate::index::Index;
+use crate::nodes::OperatorNo;
 use crate::refusal::Refusal;
+use crate::slab::{Queue, Slab, definite, few};
 use crate::spend_caps::CapKey;
 use crate::state::State;
 use crate::{nodes, rates};
@@ -15,57 +19,64 @@ use protocol::asset::AssetId;
 use protocol::event::Header;
 use protocol::event::hold::{Slice, VoidReason};
 use protocol::event::job::JobDispatched;
-use protocol::id::{AccountId, Hash32, HoldId, JobId, NodeId, OperatorId, SpenderId};
+use protocol::id::{Hash32, HoldId, JobId, NodeId, OperatorId, SpenderId};
 use protocol::rate::ModelRate;
+use smallvec::SmallVec;
+use std::collections::BTreeMap;
 
 /// Most attempts of one job.
 pub const ATTEMPTS_MAX: u32 = 16;
 /// Most finished jobs that one commit forgets: twice what it can finish, so that a backlog shrinks without a pause.
 pub const RETIRED_PER_COMMIT_MAX: usize = 8_192;
 
+/// A job's number among those that are known now; used again after it was forgotten, and never observable.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct JobNo(u32);
+
 /// One job with its hold.
-#[derive(Clone, PartialEq, Debug, Encode, Decode)]
+#[derive(Clone, Debug, Encode, Decode)]
 #[cbor(array)]
 pub(crate) struct Job {
     #[n(0)]
-    pub(crate) hold: HoldId,
+    pub(crate) id: JobId,
     #[n(1)]
-    pub(crate) account: AccountId,
+    pub(crate) hold: HoldId,
     #[n(2)]
+    pub(crate) account: AccountNo,
+    #[n(3)]
     pub(crate) asset: AssetId,
     /// Everything ever held for it: the price of input and output bound.
-    #[n(3)]
+    #[n(4)]
     pub(crate) amount: Amount,
     /// Of the hold and its extensions, in the order they were taken; they sum to the amount.
-    #[n(4)]
-    pub(crate) slices: Vec<Slice>,
-    #[n(5)]
-    pub(crate) rate_card_version: u32,
+    #[cbor(n(5), with = "few")]
+    pub(crate) slices: SmallVec<[Slice; 2]>,
     #[n(6)]
-    pub(crate) model: String,
+    pub(crate) rate_card_version: u32,
+    /// The model's place on the card.
     #[n(7)]
-    pub(crate) input_units: u64,
+    pub(crate) model: u32,
     #[n(8)]
-    pub(crate) output_units_max: u64,
+    pub(crate) input_units: u64,
     #[n(9)]
+    pub(crate) output_units_max: u64,
+    #[n(10)]
     pub(crate) deadline_us: u64,
     /// Deadline plus grace: when the hold's timer fires.
-    #[n(10)]
-    pub(crate) due_us: u64,
     #[n(11)]
-    pub(crate) placed_us: u64,
+    pub(crate) due_us: u64,
     #[n(12)]
     pub(crate) placed_leaf: u64,
-    #[n(13)]
-    pub(crate) attempts: Vec<Attempt>,
+    #[cbor(n(13), with = "few")]
+    pub(crate) attempts: SmallVec<[Dispatch; 1]>,
     #[n(14)]
     pub(crate) state: JobState,
     /// The key it counts for; `None` when the key had no cap at admission.
     #[n(15)]
     pub(crate) spender: Option<SpenderId>,
     /// Its charges, in their order.
-    #[n(16)]
-    pub(crate) parts: Vec<Part>,
+    #[cbor(n(16), with = "few")]
+    pub(crate) parts: SmallVec<[Part; 1]>,
     /// Whether the charges were undone.
     #[n(17)]
     pub(crate) reversed: bool,
@@ -78,6 +89,12 @@ pub(crate) struct Job {
     /// Leaf of the event that ended it.
     #[n(20)]
     pub(crate) ended_leaf: u64,
+    /// Time of that event.
+    #[n(21)]
+    pub(crate) ended_us: u64,
+    /// Its place in the timers' slot while it runs.
+    #[cbor(skip)]
+    pub(crate) place: u32,
 }
 
 impl Job {
@@ -107,35 +124,45 @@ impl Job {
     }
 }
 
-/// One dispatch of a job; its number is its place in the job's list.
-#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+/// One dispatch, as it is kept.
+#[derive(Clone, Debug, Encode, Decode)]
 #[cbor(array)]
+pub(crate) struct Dispatch {
+    #[n(0)]
+    pub(crate) node: NodeId,
+    #[n(1)]
+    pub(crate) operator: OperatorNo,
+    #[n(2)]
+    pub(crate) body: Hash32,
+    #[n(3)]
+    pub(crate) continues_at: u64,
+    #[n(4)]
+    pub(crate) dispatched_us: u64,
+}
+
+/// One dispatch of a job; its number is its place in the job's list.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Attempt {
     /// The node.
-    #[n(0)]
     pub node: NodeId,
     /// Its owner.
-    #[n(1)]
     pub operator: OperatorId,
     /// Salted commitment to the body.
-    #[n(2)]
     pub body: Hash32,
     /// Tokens delivered by earlier attempts.
-    #[n(3)]
     pub continues_at: u64,
     /// When it was dispatched, microseconds UTC.
-    #[n(4)]
     pub dispatched_us: u64,
 }
 
 /// One charge of a job.
-#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[derive(Clone, Debug, Encode, Decode)]
 #[cbor(array)]
 pub(crate) struct Part {
     #[n(0)]
     pub(crate) attempt: u32,
     #[n(1)]
-    pub(crate) operator: OperatorId,
+    pub(crate) operator: OperatorNo,
     /// Billed by this part alone.
     #[n(2)]
     pub(crate) input_units: u64,
@@ -147,18 +174,20 @@ pub(crate) struct Part {
     /// Of the cost, what the hold did not cover.
     #[n(5)]
     pub(crate) beyond: Amount,
-    #[n(6)]
-    pub(crate) slices: Vec<Slice>,
+    #[cbor(n(6), with = "few")]
+    pub(crate) slices: SmallVec<[Slice; 2]>,
     #[n(7)]
     pub(crate) operator_share: Amount,
     #[n(8)]
-    pub(crate) platform_share: Amount,
-    #[n(9)]
     pub(crate) receipt: Hash32,
-    #[n(10)]
+    #[n(9)]
     pub(crate) leaf: u64,
-    #[n(11)]
-    pub(crate) time_us: u64,
+}
+
+impl Part {
+    pub(crate) fn platform_share(&self) -> i128 {
+        self.cost.0 - self.operator_share.0
+    }
 }
 
 /// Where a job stands.
@@ -189,16 +218,209 @@ impl JobState {
     }
 }
 
-/// A finished job that waits for the end of its retention.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
-#[cbor(array)]
-pub(crate) struct Finished {
-    #[n(0)]
-    pub(crate) leaf: u64,
-    #[n(1)]
-    pub(crate) time_us: u64,
-    #[n(2)]
-    pub(crate) job: JobId,
+/// A row that has a job, or waits for one.
+#[derive(Clone, Debug)]
+enum Place {
+    /// Free; the next free one, if any.
+    Free(Option<u32>),
+    Used(Job),
+}
+
+/// Every job that is known.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Jobs {
+    places: Slab<Place>,
+    free: Option<u32>,
+    count: usize,
+    by_id: Index,
+    by_hold: Index,
+    /// Ended jobs in the order of their ends.
+    finished: Queue<JobNo>,
+    /// Ended jobs that only wait for their charges' batches, by the leaf of their end.
+    late: BTreeMap<u64, JobNo>,
+}
+
+fn used(places: &Slab<Place>, number: u32) -> &Job {
+    match &places[number] {
+        Place::Used(job) => job,
+        Place::Free(_) => panic!("row {number} has no job: numbers come from the indexes"),
+    }
+}
+
+impl std::ops::Index<JobNo> for Jobs {
+    type Output = Job;
+    #[inline]
+    fn index(&self, number: JobNo) -> &Job {
+        used(&self.places, number.0)
+    }
+}
+
+impl Jobs {
+    #[inline]
+    pub(crate) fn find(&self, id: &JobId) -> Option<JobNo> {
+        self.by_id.find(&id.0, |row| &used(&self.places, row).id.0).map(JobNo)
+    }
+
+    #[inline]
+    pub(crate) fn find_hold(&self, hold: &HoldId) -> Option<JobNo> {
+        self.by_hold.find(&hold.0, |row| &used(&self.places, row).hold.0).map(JobNo)
+    }
+
+    pub(crate) fn get(&self, id: &JobId) -> Option<&Job> {
+        self.find(id).map(|number| &self[number])
+    }
+
+    #[inline]
+    pub(crate) fn row_mut(&mut self, number: JobNo) -> &mut Job {
+        match self.places.get_mut(number.0) {
+            Some(Place::Used(job)) => job,
+            _ => panic!("row {} has no job: numbers come from the indexes", number.0),
+        }
+    }
+
+    /// All that are known, in no order that matters.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (JobNo, &Job)> {
+        self.places.iter().zip(0u32..).filter_map(|(place, number)| match place {
+            Place::Used(job) => Some((JobNo(number), job)),
+            Place::Free(_) => None,
+        })
+    }
+
+    /// Adds a job whose ids are new.
+    pub(crate) fn add(&mut self, job: Job) -> JobNo {
+        let (id, hold) = (job.id, job.hold);
+        let number = match self.free {
+            Some(number) => {
+                let place = self.places.get_mut(number).expect("a free row is a row");
+                let Place::Free(next) = *place else { panic!("row {number} is not free") };
+                self.free = next;
+                *place = Place::Used(job);
+                number
+            }
+            None => {
+                self.places.push(Place::Used(job));
+                self.places.len() as u32 - 1
+            }
+        };
+        self.count += 1;
+        let places = &self.places;
+        self.by_id.insert(&id.0, number, |row| &used(places, row).id.0);
+        self.by_hold.insert(&hold.0, number, |row| &used(places, row).hold.0);
+        JobNo(number)
+    }
+
+    fn forget(&mut self, number: JobNo) {
+        let (id, hold, leaf) = (self[number].id, self[number].hold, self[number].ended_leaf);
+        self.by_id.remove(&id.0, number.0);
+        self.by_hold.remove(&hold.0, number.0);
+        self.late.remove(&leaf);
+        *self.places.get_mut(number.0).expect("it is there") = Place::Free(self.free);
+        self.free = Some(number.0);
+        self.count -= 1;
+    }
+
+    /// Charges of a job left a wallet's queue: settled, stranded by an exit, or undone.
+    pub(crate) fn unqueue(&mut self, id: &JobId) -> Result<(), ApplyError> {
+        let number = self.find(id).ok_or_else(|| ApplyError::unknown("job", id))?;
+        let job = self.row_mut(number);
+        let left = job.queued.checked_sub(1);
+        job.queued = left.ok_or(ApplyError::Impossible("queues have more charges of a job than it has"))?;
+        if job.queued == 0 && job.overdue {
+            self.forget(number);
+        }
+        Ok(())
+    }
+
+    /// Forgets finished jobs whose retention is over; what a queue still has of one keeps it until it leaves the queue.
+    pub(crate) fn retire(&mut self, now_us: u64, keep_us: u64) {
+        for _ in 0..RETIRED_PER_COMMIT_MAX {
+            let Some(number) = self.finished.get(self.finished.first()).copied() else { break };
+            if self[number].ended_us.saturating_add(keep_us) >= now_us {
+                break;
+            }
+            self.finished.pop();
+            let job = self.row_mut(number);
+            if job.queued > 0 {
+                job.overdue = true;
+                let leaf = job.ended_leaf;
+                self.late.insert(leaf, number);
+            } else {
+                self.forget(number);
+            }
+        }
+    }
+
+    /// Ended jobs by the leaf of their end, from a leaf on.
+    pub(crate) fn ended_from(&self, leaf: u64) -> impl Iterator<Item = &Job> {
+        let (mut low, mut high) = (self.finished.first(), self.finished.first() + self.finished.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let number = self.finished.get(middle).expect("between first and last");
+            if self[*number].ended_leaf < leaf { low = middle + 1 } else { high = middle }
+        }
+        let rest = (low..).map_while(|at| self.finished.get(at));
+        self.late.range(leaf..).map(|(_, number)| number).chain(rest).map(|number| &self[*number])
+    }
+
+    /// A copy that shares what it can.
+    pub(crate) fn share(&mut self) -> Jobs {
+        Jobs {
+            places: self.places.share(),
+            free: self.free,
+            count: self.count,
+            by_id: self.by_id.share(),
+            by_hold: self.by_hold.share(),
+            finished: self.finished.share(),
+            late: self.late.clone(),
+        }
+    }
+
+    /// Puts ended jobs back into the order of their ends.
+    pub(crate) fn rebuild(&mut self) -> Result<(), &'static str> {
+        let ended = self.iter().filter(|(_, job)| job.state != JobState::Running);
+        let mut ended: Vec<(u64, JobNo)> = ended.map(|(number, job)| (job.ended_leaf, number)).collect();
+        ended.sort_unstable();
+        for (leaf, number) in ended {
+            if self[number].overdue {
+                self.late.insert(leaf, number);
+            } else {
+                self.finished.push(number);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// In the order of admission, whatever rows they happen to have.
+impl<C> Encode<C> for Jobs {
+    fn encode<W: minicbor::encode::Write>(
+        &self,
+        e: &mut minicbor::Encoder<W>,
+        c: &mut C,
+    ) -> Result<(), minicbor::encode::Error<W::Error>> {
+        let mut order: Vec<(u64, JobNo)> =
+            self.iter().map(|(number, job)| (job.placed_leaf, number)).collect();
+        order.sort_unstable();
+        e.array(order.len() as u64)?;
+        order.iter().try_for_each(|(_, number)| self[*number].encode(e, c))
+    }
+}
+
+impl<'b, C> Decode<'b, C> for Jobs {
+    fn decode(d: &mut minicbor::Decoder<'b>, c: &mut C) -> Result<Jobs, minicbor::decode::Error> {
+        let mut jobs = Jobs::default();
+        let mut last = None;
+        for _ in 0..definite(d)? {
+            let at = d.position();
+            let job = Job::decode(d, c)?;
+            let known = jobs.find(&job.id).is_some() || jobs.find_hold(&job.hold).is_some();
+            if known || last.replace(job.placed_leaf).is_some_and(|before| before >= job.placed_leaf) {
+                return Err(minicbor::decode::Error::message("jobs are not in the order of admission").at(at));
+            }
+            jobs.add(job);
+        }
+        Ok(jobs)
+    }
 }
 
 /// The job, if its hold is open.
@@ -212,7 +434,12 @@ pub(crate) fn running(state: &State, id: JobId) -> Result<&Job, Refusal> {
 
 /// The price a job is pinned to.
 pub(crate) fn pinned_rate<'a>(state: &'a State, job: &Job) -> Option<&'a ModelRate> {
-    rates::by_version(state, job.rate_card_version)?.card.model(&job.model)
+    rates::by_version(state, job.rate_card_version)?.card.models.get(job.model as usize)
+}
+
+/// The model's name on its card.
+pub(crate) fn model<'a>(state: &'a State, job: &Job) -> &'a str {
+    pinned_rate(state, job).map_or("", |rate| &rate.model)
 }
 
 pub(crate) fn decide_redispatch(plan: &mut Plan, command: &Redispatch) -> Result<(), Refusal> {
@@ -227,7 +454,7 @@ pub(crate) fn decide_redispatch(plan: &mut Plan, command: &Redispatch) -> Result
     if command.continues_at > job.output_units_max {
         return Err(Refusal::OutputAboveHold { given: command.continues_at, held: job.output_units_max });
     }
-    let node = nodes::serving(plan.state, command.node, &job.model)?;
+    let node = nodes::serving(plan.state, command.node, model(plan.state, job))?;
     plan.emit(JobDispatched {
         job: command.job,
         attempt: command.attempt,
@@ -244,16 +471,16 @@ pub(crate) fn apply_dispatched(
     header: &Header,
     event: &JobDispatched,
 ) -> Result<(), ApplyError> {
-    if !state.operators.contains_key(&event.operator) {
-        return Err(ApplyError::unknown("operator", event.operator));
-    }
-    let job = state.jobs.get_mut(&event.job).ok_or_else(|| ApplyError::unknown("job", event.job))?;
+    let operator = state.operators.find(&event.operator);
+    let operator = operator.ok_or_else(|| ApplyError::unknown("operator", event.operator))?;
+    let number = state.job_no(event.job)?;
+    let job = state.jobs.row_mut(number);
     if job.state != JobState::Running || event.attempt as usize != job.attempts.len() {
         return Err(ApplyError::Impossible("attempts of a running job are numbered without gaps"));
     }
-    job.attempts.push(Attempt {
+    job.attempts.push(Dispatch {
         node: event.node,
-        operator: event.operator,
+        operator,
         body: event.body,
         continues_at: event.continues_at,
         dispatched_us: header.time_us,
@@ -262,47 +489,10 @@ pub(crate) fn apply_dispatched(
 }
 
 /// A job ended: it stays for its retention.
-pub(crate) fn finish(state: &mut State, header: &Header, id: JobId, end: JobState) -> Result<(), ApplyError> {
-    let job = state.jobs.get_mut(&id).ok_or_else(|| ApplyError::unknown("job", id))?;
+pub(crate) fn finish(state: &mut State, header: &Header, number: JobNo, end: JobState) {
+    let job = state.jobs.row_mut(number);
     job.state = end;
     job.ended_leaf = header.leaf;
-    state.open_jobs.remove(&id);
-    state.finished.push_back(Finished { leaf: header.leaf, time_us: header.time_us, job: id });
-    Ok(())
-}
-
-/// Charges of a job left a wallet's queue: settled, stranded by an exit, or undone.
-pub(crate) fn unqueue(state: &mut State, id: JobId) -> Result<(), ApplyError> {
-    let job = state.jobs.get_mut(&id).ok_or_else(|| ApplyError::unknown("job", id))?;
-    let left = job.queued.checked_sub(1);
-    job.queued =
-        left.ok_or(ApplyError::Impossible("a job has fewer queued charges than queues have of it"))?;
-    if job.queued == 0 && job.overdue {
-        forget(state, id);
-    }
-    Ok(())
-}
-
-fn forget(state: &mut State, id: JobId) {
-    if let Some(job) = state.jobs.remove(&id) {
-        state.holds.remove(&job.hold);
-        state.late.remove(&job.ended_leaf);
-    }
-}
-
-/// Forgets finished jobs whose retention is over; what a queue still has of one keeps it until it leaves the queue.
-pub(crate) fn retire(state: &mut State, now_us: u64, keep_us: u64) {
-    for _ in 0..RETIRED_PER_COMMIT_MAX {
-        let over = state.finished.front().filter(|first| first.time_us.saturating_add(keep_us) < now_us);
-        let Some(Finished { leaf, job: id, .. }) = over.copied() else { break };
-        state.finished.pop_front();
-        let waits = state.jobs.get_mut(&id).filter(|job| job.queued > 0);
-        match waits {
-            Some(job) => {
-                job.overdue = true;
-                state.late.insert(leaf, id);
-            }
-            None => forget(state, id),
-        }
-    }
+    job.ended_us = header.time_us;
+    state.jobs.finished.push(number);
 }

@@ -2,7 +2,7 @@
 //! pays for more than before. A deposit, a promotion, an allotment and a credit line stay with their account; a deposit
 //! and a credit line stay where they are.
 
-use crate::accounts::{open_account, spending_account};
+use crate::accounts::{check_open, check_spending};
 use crate::apply::ApplyError;
 use crate::command::MoveCredit;
 use crate::decide::{Legs, Plan};
@@ -14,28 +14,25 @@ use protocol::event::GrantId;
 use protocol::event::grant::{CreditMoved, GrantSource};
 
 /// Why credit of one bucket may not go to another; `None` when it may.
-fn obstacle(from: &Grant, to: &Grant, now_us: u64) -> Option<&'static str> {
-    let narrower = from.scope.is_empty()
-        || (!to.scope.is_empty() && to.scope.iter().all(|model| from.scope.contains(model)));
-    let end = |grant: &Grant| grant.expires_us.unwrap_or(u64::MAX);
+fn obstacle(state: &State, from: &Grant, to: &Grant, now_us: u64) -> Option<&'static str> {
+    let (wide, narrow) = (state.grants.scope(from), state.grants.scope(to));
+    let narrower = wide.is_empty() || (!narrow.is_empty() && narrow.iter().all(|model| wide.contains(model)));
     let stays = match from.source {
         GrantSource::Deposited | GrantSource::CreditLine => true,
         GrantSource::Earned | GrantSource::Package => false,
         GrantSource::Allotment | GrantSource::Promo => from.account != to.account,
     };
-    if from.id == to.id {
-        Some("they are one bucket")
-    } else if from.asset != to.asset {
+    if from.asset() != to.asset() {
         Some("their assets differ")
     } else if from.source != to.source {
         Some("their sources differ")
-    } else if from.backing != to.backing {
+    } else if from.paper != to.paper {
         Some("their backings differ")
     } else if stays {
         Some("credit of this source stays where it is")
     } else if from.expired(now_us) || to.expired(now_us) {
         Some("one of them has expired")
-    } else if end(to) > end(from) {
+    } else if to.expires_us > from.expires_us {
         Some("the target would outlive the source")
     } else if !narrower {
         Some("the target pays for models that the source does not")
@@ -48,20 +45,21 @@ fn obstacle(from: &Grant, to: &Grant, now_us: u64) -> Option<&'static str> {
 pub(crate) fn decide(plan: &mut Plan, command: &MoveCredit) -> Result<(), Refusal> {
     let state = plan.state;
     let MoveCredit { from: from_id, to: to_id, amount } = *command;
-    let known = |id: GrantId| state.grants.get(id.0 as usize).ok_or(Refusal::GrantUnknown { grant: id });
+    let known = |id: GrantId| state.grants.get(id).ok_or(Refusal::GrantUnknown { grant: id });
     let (from, to) = (known(from_id)?, known(to_id)?);
-    spending_account(state, from.account)?;
-    open_account(state, to.account)?;
+    check_spending(state, from.account)?;
+    check_open(state, to.account)?;
     if amount.0 <= 0 {
         return Err(Refusal::UnitsZero {});
     }
-    if let Some(detail) = obstacle(from, to, plan.now_us) {
+    let same = (from_id == to_id).then_some("they are one bucket");
+    if let Some(detail) = same.or_else(|| obstacle(state, from, to, plan.now_us)) {
         return Err(Refusal::MoveRefused { from: from_id, to: to_id, detail });
     }
     let available = from.free().max(0);
     if amount.0 > available {
         let available = Amount(available);
-        return Err(Refusal::InsufficientCredit { needed: amount, available, asset: from.asset });
+        return Err(Refusal::InsufficientCredit { needed: amount, available, asset: from.asset() });
     }
     let mut legs = Legs::default();
     plan.post(&mut legs, from.book_key(), amount.0)?;

@@ -1,7 +1,7 @@
 //! Operators and their nodes: who earns, who may be given a job. Payout addresses are one to one with accounts,
 //! because a claim is found by its address.
 
-use crate::accounts::open_account;
+use crate::accounts::{AccountNo, open_account};
 use crate::apply::ApplyError;
 use crate::command::RetireNode;
 use crate::decide::Plan;
@@ -10,19 +10,83 @@ use crate::refusal::Refusal;
 use crate::state::State;
 use minicbor::{Decode, Encode};
 use protocol::event::node::{NodeRegistered, NodeRetired, OperatorRegistered};
-use protocol::id::{AccountId, EvmAddress, NodeId, SealingKey};
+use protocol::id::{AccountId, EvmAddress, NodeId, OperatorId, SealingKey};
+use std::collections::BTreeMap;
 
 /// Most models one node may declare.
 pub const NODE_MODELS_MAX: usize = 64;
+
+/// An operator's dense number, in the order of registration.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Encode, Decode)]
+#[cbor(transparent)]
+pub(crate) struct OperatorNo(#[n(0)] pub(crate) u32);
 
 /// One operator.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
 #[cbor(array)]
 pub(crate) struct Operator {
     #[n(0)]
-    pub(crate) account: AccountId,
+    pub(crate) id: OperatorId,
     #[n(1)]
+    pub(crate) account: AccountId,
+    #[n(2)]
+    pub(crate) account_no: AccountNo,
+    #[n(3)]
     pub(crate) payout_address: EvmAddress,
+}
+
+/// Every operator, by number and by id.
+#[derive(Clone, Default, Debug, Encode, Decode)]
+#[cbor(array)]
+pub(crate) struct Operators {
+    #[n(0)]
+    rows: Vec<Operator>,
+    #[cbor(skip)]
+    index: BTreeMap<OperatorId, OperatorNo>,
+}
+
+impl std::ops::Index<OperatorNo> for Operators {
+    type Output = Operator;
+    fn index(&self, number: OperatorNo) -> &Operator {
+        &self.rows[number.0 as usize]
+    }
+}
+
+impl Operators {
+    pub(crate) fn find(&self, id: &OperatorId) -> Option<OperatorNo> {
+        self.index.get(id).copied()
+    }
+
+    pub(crate) fn get(&self, id: &OperatorId) -> Option<&Operator> {
+        self.find(id).map(|number| &self[number])
+    }
+
+    pub(crate) fn contains_key(&self, id: &OperatorId) -> bool {
+        self.index.contains_key(id)
+    }
+
+    pub(crate) fn values(&self) -> impl Iterator<Item = &Operator> {
+        self.rows.iter()
+    }
+
+    /// By id.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = &OperatorId> {
+        self.index.keys()
+    }
+
+    fn add(&mut self, row: Operator) -> Result<(), ApplyError> {
+        let number = OperatorNo(self.rows.len() as u32);
+        if self.index.insert(row.id, number).is_some() {
+            return Err(ApplyError::Impossible("an operator registers twice"));
+        }
+        self.rows.push(row);
+        Ok(())
+    }
+
+    pub(crate) fn rebuild(&mut self) -> Result<(), &'static str> {
+        self.index = self.rows.iter().zip(0..).map(|(row, number)| (row.id, OperatorNo(number))).collect();
+        if self.index.len() == self.rows.len() { Ok(()) } else { Err("an operator is there twice") }
+    }
 }
 
 /// One node.
@@ -30,7 +94,7 @@ pub(crate) struct Operator {
 #[cbor(array)]
 pub(crate) struct Node {
     #[n(0)]
-    pub(crate) operator: protocol::id::OperatorId,
+    pub(crate) operator: OperatorId,
     #[n(1)]
     pub(crate) models: Vec<String>,
     #[n(2)]
@@ -108,14 +172,9 @@ pub(crate) fn apply_operator_registered(
     state: &mut State,
     event: &OperatorRegistered,
 ) -> Result<(), ApplyError> {
-    if !state.accounts.contains_key(&event.account) {
-        return Err(ApplyError::unknown("account", event.account));
-    }
-    let row = Operator { account: event.account, payout_address: event.payout_address };
-    match state.operators.insert(event.operator, row) {
-        None => Ok(()),
-        Some(_) => Err(ApplyError::Impossible("an operator registers twice")),
-    }
+    let account_no = state.account_no(event.account)?;
+    let OperatorRegistered { operator: id, account, payout_address } = *event;
+    state.operators.add(Operator { id, account, account_no, payout_address })
 }
 
 pub(crate) fn apply_node_registered(state: &mut State, event: &NodeRegistered) -> Result<(), ApplyError> {

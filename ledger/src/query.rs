@@ -1,9 +1,10 @@
 //! Read-only views, all by reference to [`State`]. What may be shown to whom is the caller's question.
 
-use crate::accounts::BookKey;
+use crate::accounts;
+use crate::accounts::book_key;
 use crate::batches;
 use crate::grants;
-use crate::jobs::{JobState, Part};
+use crate::jobs::{self, Dispatch, Job, JobState, Part};
 use crate::rates;
 use crate::state::State;
 use crate::vouchers;
@@ -318,16 +319,22 @@ pub fn account_is_open(state: &State, account: AccountId) -> bool {
 
 /// Every account id, sorted.
 pub fn accounts(state: &State) -> Vec<AccountId> {
-    state.accounts.keys().copied().collect()
+    let mut ids: Vec<AccountId> = state.accounts.rows.iter().map(|row| row.id).collect();
+    ids.sort_unstable();
+    ids
 }
 
 /// What the account has at `now_us`, by asset.
 pub fn balance(state: &State, account: AccountId, now_us: u64) -> Vec<AssetBalance> {
-    let Some(row) = state.accounts.get(&account) else { return Vec::new() };
+    let number = state.accounts.find(&account);
+    let Some((number, row)) = number.and_then(|number| Some((number, state.accounts.row(number)?))) else {
+        return Vec::new();
+    };
     let mut balances: Vec<AssetBalance> = Vec::new();
-    let frozen = row.closed || row.owes().is_some();
-    let assets = row.grants.iter().map(|(_, _, id)| state.grants[id.0 as usize].asset);
-    let mut assets: Vec<AssetId> = assets.chain(row.debts.keys().copied()).collect();
+    let frozen = row.closed || state.accounts.owes(number).is_some();
+    let assets = row.grants.as_slice().iter().map(|id| state.grants[*id].asset());
+    let debts = state.accounts.debts.range((number, AssetId(0))..=(number, AssetId(u32::MAX)));
+    let mut assets: Vec<AssetId> = assets.chain(debts.map(|((_, asset), _)| *asset)).collect();
     assets.sort_unstable();
     assets.dedup();
     for asset in assets {
@@ -337,28 +344,29 @@ pub fn balance(state: &State, account: AccountId, now_us: u64) -> Vec<AssetBalan
             held: Amount::ZERO,
             reserved_for_withdrawal: Amount::ZERO,
             total: Amount::ZERO,
-            owed: Amount(row.debt(asset)),
+            owed: Amount(state.accounts.debt(number, asset)),
             grants: Vec::new(),
         };
-        for (_, _, id) in &row.grants {
-            let grant = &state.grants[id.0 as usize];
-            if grant.asset != asset {
+        for id in row.grants.as_slice() {
+            let grant = &state.grants[*id];
+            if grant.asset() != asset {
                 continue;
             }
             let spendable = if frozen { 0 } else { grants::spendable(state, grant, now_us) };
             balance.available.0 += spendable;
             balance.held.0 += grant.held.0;
-            balance.reserved_for_withdrawal.0 += grant.reserved.0;
-            balance.total.0 += grant.remaining.0;
+            let reserved = state.reserved(grant);
+            balance.reserved_for_withdrawal.0 += reserved;
+            balance.total.0 += grant.remaining.0 + reserved;
             balance.grants.push(GrantView {
-                id: grant.id,
+                id: *id,
                 source: grant.source,
-                remaining: grant.remaining,
+                remaining: Amount(grant.remaining.0 + reserved),
                 held: grant.held,
                 spendable: Amount(spendable),
-                expires_us: grant.expires_us,
-                scope: grant.scope.clone(),
-                backing: grant.backing,
+                expires_us: (grant.expires_us != u64::MAX).then_some(grant.expires_us),
+                scope: state.grants.scope(grant).to_vec(),
+                backing: grants::backing(state, grant),
             });
         }
         balances.push(balance);
@@ -369,9 +377,9 @@ pub fn balance(state: &State, account: AccountId, now_us: u64) -> Vec<AssetBalan
 /// What the wallet can withdraw now, vault units.
 pub fn withdrawable(state: &State, vault: VaultRef, wallet: EvmAddress) -> u64 {
     let row = state.wallets.get(&(vault, wallet));
-    let account = row.and_then(|row| row.account).and_then(|id| state.accounts.get(&id));
+    let account = row.and_then(|row| row.account).and_then(|id| state.accounts.find(&id));
     let free = row.is_some_and(|row| row.exit_at_s.is_none())
-        && account.is_some_and(|account| !account.closed && account.owes().is_none());
+        && account.is_some_and(|number| accounts::check_spending(state, number).is_ok());
     if free { vouchers::withdrawable_units(state, vault, wallet) } else { 0 }
 }
 
@@ -389,7 +397,10 @@ pub fn rate_card_by_version(state: &State, version: u32) -> Option<&PublishedCar
 /// charges that wait for a batch. `None` for one that never was and for one that is finished and settled: that one is in
 /// the books.
 pub fn job(state: &State, id: JobId) -> Option<JobView> {
-    let job = state.jobs.get(&id)?;
+    state.jobs.get(&id).map(|job| view(state, job))
+}
+
+fn view(state: &State, job: &Job) -> JobView {
     let status = match &job.state {
         JobState::Running => JobStatus::Running,
         JobState::Voided(_) => JobStatus::Voided,
@@ -404,21 +415,28 @@ pub fn job(state: &State, id: JobId) -> Option<JobView> {
             output_units: job.parts.iter().map(|part| part.output_units).sum(),
             cost: sum(|part| part.cost.0),
             operator_share: sum(|part| part.operator_share.0),
-            platform_share: sum(|part| part.platform_share.0),
+            platform_share: sum(Part::platform_share),
             receipt: last.receipt,
             leaf: last.leaf,
             reversed: job.reversed,
             parts: job.parts.len() as u32,
         }
     });
-    Some(JobView {
-        job: id,
+    let attempt = |dispatch: &Dispatch| Attempt {
+        node: dispatch.node,
+        operator: state.operators[dispatch.operator].id,
+        body: dispatch.body,
+        continues_at: dispatch.continues_at,
+        dispatched_us: dispatch.dispatched_us,
+    };
+    JobView {
+        job: job.id,
         hold: job.hold,
-        account: job.account,
-        model: job.model.clone(),
+        account: state.accounts.id(job.account),
+        model: jobs::model(state, job).to_owned(),
         rate_card_version: job.rate_card_version,
         status,
-        attempts: job.attempts.clone(),
+        attempts: job.attempts.iter().map(attempt).collect(),
         input_units: job.input_units,
         output_units_max: job.output_units_max,
         deadline_us: job.deadline_us,
@@ -426,23 +444,22 @@ pub fn job(state: &State, id: JobId) -> Option<JobView> {
         asset: job.asset,
         amount: job.amount,
         charge,
-    })
+    }
 }
 
 /// Ended jobs with charges, by the leaf of their end, after a leaf, at most `count`. Only jobs that [`job`] still knows:
 /// older charges are in the books.
 pub fn captures_after(state: &State, leaf: Option<u64>, count: usize) -> Vec<(u64, JobId)> {
     let first = leaf.map_or(0, |leaf| leaf.saturating_add(1));
-    let late = state.late.range(first..).map(|(leaf, job)| (*leaf, *job));
-    let start = state.finished.partition_point(|row| row.leaf < first);
-    let ended = late.chain(state.finished.range(start..).map(|row| (row.leaf, row.job)));
-    let charged = ended.filter(|(_, id)| state.jobs.get(id).is_some_and(|job| !job.parts.is_empty()));
-    charged.take(count).collect()
+    let charged = state.jobs.ended_from(first).filter(|job| !job.parts.is_empty());
+    charged.map(|job| (job.ended_leaf, job.id)).take(count).collect()
 }
 
-/// Jobs whose hold is open.
+/// Jobs whose hold is open, by id.
 pub fn open_jobs(state: &State) -> Vec<JobView> {
-    state.open_jobs.iter().filter_map(|id| job(state, *id)).collect()
+    let mut open: Vec<&Job> = state.timers.running().map(|number| &state.jobs[number]).collect();
+    open.sort_unstable_by_key(|job| job.id);
+    open.into_iter().map(|job| view(state, job)).collect()
 }
 
 /// One node.
@@ -471,7 +488,7 @@ pub fn operator(state: &State, id: OperatorId) -> Option<OperatorView> {
 
 /// Every operator, by id.
 pub fn operators(state: &State) -> Vec<OperatorView> {
-    state.operators.keys().filter_map(|id| operator(state, *id)).collect()
+    state.operators.ids().filter_map(|id| operator(state, *id)).collect()
 }
 
 /// What the operator's account earned, by asset.
@@ -482,14 +499,15 @@ pub fn earnings(state: &State, id: OperatorId) -> Vec<Earnings> {
     let account = operator.account;
     let mut earnings = Vec::new();
     for asset in &network.assets {
-        let of = |kind| Amount(state.books.credit_balance(BookKey::new(account, kind, asset.id)));
+        let key = |kind| book_key(state, account, kind, asset.id);
+        let of = |kind| Amount(state.books.credit_balance(&state.accounts, key(kind)));
         let unit = state.vault_unit(asset.id).unwrap_or(0);
         let vaults = state.vaults.values().filter(|vault| vault.asset == asset.id);
         let payees = vaults.filter_map(|vault| state.payees.get(&(vault.vault, account)));
         let line = Earnings {
             asset: asset.id,
             accrued: of(AccountKind::OperatorAccrued),
-            unbacked: state.unbacked.get(&(account, asset.id)).copied().unwrap_or_default(),
+            unbacked: state.unbacked.get(&(operator.account_no, asset.id)).copied().unwrap_or_default(),
             settling: of(AccountKind::OperatorSettling),
             payable: of(AccountKind::OperatorPayable),
             claimed: Amount(payees.map(|payee| i128::from(payee.claimed_units) * unit).sum()),
@@ -502,7 +520,6 @@ pub fn earnings(state: &State, id: OperatorId) -> Vec<Earnings> {
 /// One wallet in one vault.
 pub fn wallet(state: &State, vault: VaultRef, address: EvmAddress) -> Option<WalletView> {
     let row = state.wallets.get(&(vault, address))?;
-    let bucket = row.bucket.and_then(|id| state.grants.get(id.0 as usize));
     let authorisation = row.authorisation.as_ref();
     Some(WalletView {
         vault,
@@ -515,7 +532,7 @@ pub fn wallet(state: &State, vault: VaultRef, address: EvmAddress) -> Option<Wal
         captured: row.captured,
         charged_units: row.charged_units,
         exit_at_s: row.exit_at_s,
-        reserved: bucket.map_or(Amount::ZERO, |grant| grant.reserved),
+        reserved: row.reserved,
         unattributed: row.unattributed,
         deposited_units: row.deposited_units,
         withdrawn_units: row.withdrawn_units,
@@ -524,15 +541,14 @@ pub fn wallet(state: &State, vault: VaultRef, address: EvmAddress) -> Option<Wal
 
 /// Wallets linked to an account.
 pub fn wallets_of(state: &State, account: AccountId) -> Vec<WalletView> {
-    let row = state.accounts.get(&account);
-    let keys = row.into_iter().flat_map(|row| &row.wallets);
-    keys.filter_map(|(vault, address)| wallet(state, *vault, *address)).collect()
+    let number = state.accounts.find(&account);
+    let keys = number.into_iter().flat_map(|number| state.accounts.wallets_of(number));
+    keys.filter_map(|(vault, address)| wallet(state, vault, address)).collect()
 }
 
 /// Every wallet of a vault, by address.
 pub fn wallets(state: &State, vault: VaultRef) -> Vec<WalletView> {
-    let keys = state.wallets.keys().filter(|(at, _)| *at == vault);
-    keys.filter_map(|(vault, address)| wallet(state, *vault, *address)).collect()
+    state.wallets.of(vault).filter_map(|row| wallet(state, vault, row.address)).collect()
 }
 
 /// Whether a deposit is mirrored and was not reversed.
@@ -652,9 +668,9 @@ pub fn ledger_account(state: &State, number: LedgerAccount) -> Option<TrialLine>
     let row = state.books.row(number)?;
     Some(TrialLine {
         number,
-        owner: row.key.owner,
-        kind: row.key.kind,
-        asset: row.key.asset,
+        owner: state.accounts.id(row.key().owner),
+        kind: row.key().kind,
+        asset: row.key().asset,
         debits_posted: row.debits_posted,
         credits_posted: row.credits_posted,
         debits_pending: row.debits_pending,
@@ -664,5 +680,5 @@ pub fn ledger_account(state: &State, number: LedgerAccount) -> Option<TrialLine>
 
 /// When the next timer fires, microseconds UTC.
 pub fn next_due_us(state: &State) -> Option<u64> {
-    state.timers.first().map(|(due_us, _)| *due_us)
+    state.timers.next_us(&state.jobs)
 }

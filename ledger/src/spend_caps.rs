@@ -1,8 +1,9 @@
 //! Caps on what one key of an account may spend, for life: its charges and its open holds together. A key is counted
 //! from its first cap on, by the jobs that are admitted from then on; a reversal gives back.
 
-use crate::accounts::{LEG_MAX, open_account};
+use crate::accounts::{AccountNo, open_account};
 use crate::apply::ApplyError;
+use crate::books::LEG_MAX;
 use crate::command::SetSpendCap;
 use crate::decide::Plan;
 use crate::refusal::Refusal;
@@ -11,10 +12,10 @@ use minicbor::{Decode, Encode};
 use protocol::amount::Amount;
 use protocol::asset::AssetId;
 use protocol::event::account::SpendCapSet;
-use protocol::id::{AccountId, SpenderId};
+use protocol::id::SpenderId;
 
 /// Whose spending in what.
-pub(crate) type CapKey = (AccountId, SpenderId, AssetId);
+pub(crate) type CapKey = (AccountNo, SpenderId, AssetId);
 
 /// A key that had a cap at least once.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Encode, Decode)]
@@ -43,14 +44,14 @@ pub(crate) fn check(state: &State, key: &CapKey, asked: Amount) -> Result<(), Re
 }
 
 pub(crate) fn decide_set(plan: &mut Plan, command: &SetSpendCap) -> Result<(), Refusal> {
-    open_account(plan.state, command.account)?;
+    let account = open_account(plan.state, command.account)?;
     if plan.state.asset(command.asset).is_none() {
         return Err(Refusal::AssetUnknown { asset: command.asset });
     }
     if command.cap.is_some_and(|cap| cap.0 < 0 || cap.0 > LEG_MAX) {
         return Err(Refusal::SpendCapInvalid { detail: "it must be between 0 and 2^110 base units" });
     }
-    let key = (command.account, command.spender, command.asset);
+    let key = (account, command.spender, command.asset);
     if command.cap.is_none() && plan.state.spend_caps.get(&key).is_none_or(|row| row.cap.is_none()) {
         return Err(Refusal::SpendCapInvalid { detail: "there is none to remove" });
     }
@@ -64,8 +65,8 @@ pub(crate) fn decide_set(plan: &mut Plan, command: &SetSpendCap) -> Result<(), R
 }
 
 pub(crate) fn apply_set(state: &mut State, event: &SpendCapSet) -> Result<(), ApplyError> {
-    state.account_mut(event.account)?;
-    let key = (event.account, event.spender, event.asset);
+    let account = state.account_no(event.account)?;
+    let key = (account, event.spender, event.asset);
     state.spend_caps.entry(key).or_default().cap = event.cap;
     Ok(())
 }

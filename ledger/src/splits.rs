@@ -1,18 +1,19 @@
 //! Who gets what of a charge: the operator's share by cumulative remainder carry, and its spread over the slices that
 //! paid. Nobody is ever off by a whole base unit, over any number of charges.
 
+use crate::nodes::OperatorNo;
 use minicbor::{Decode, Encode};
 use protocol::amount::Amount;
 use protocol::asset::AssetId;
-use protocol::id::OperatorId;
 use protocol::rate::share_floor;
+use smallvec::SmallVec;
 
 /// One running split: an operator, an asset, a share in millionths.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Encode, Decode)]
 #[cbor(array)]
 pub(crate) struct CarryKey {
     #[n(0)]
-    pub(crate) operator: OperatorId,
+    pub(crate) operator: OperatorNo,
     #[n(1)]
     pub(crate) asset: AssetId,
     #[n(2)]
@@ -50,9 +51,9 @@ pub(crate) fn spread(
     share: Amount,
     cost: Amount,
     parts: impl Iterator<Item = Amount>,
-) -> Option<Vec<Amount>> {
+) -> Option<SmallVec<[Amount; 4]>> {
     let (mut covered, mut given) = (0i128, 0i128);
-    let mut shares = Vec::new();
+    let mut shares = SmallVec::new();
     for part in parts {
         covered = covered.checked_add(part.0)?;
         let due = proportion(share, covered, cost.0)?;

@@ -1,34 +1,34 @@
-//! The whole state of one shard. Only `apply` writes it. Maps are ordered, so that its bytes are canonical.
-//! Must not: rules (they stand with their feature).
+//! The whole state of one shard. Only `apply` writes it. What there is much of lies in blocks under dense numbers; maps
+//! are ordered, so that its bytes are canonical. Must not: rules (they stand with their feature).
 
-use crate::accounts::{Account, Books};
+use crate::accounts::{AccountNo, Accounts};
 use crate::apply::ApplyError;
 use crate::batches::{Batch, Payee};
+use crate::books::Books;
 use crate::credit_lines::CreditLine;
-use crate::deposits::{Deposit, Wallet};
-use crate::grants::Grant;
+use crate::deposits::Deposit;
+use crate::grants::{Grant, Grants};
 use crate::idempotency::Keys;
-use crate::jobs::{Finished, Job};
-use crate::nodes::{Node, Operator};
+use crate::jobs::{JobNo, JobState, Jobs};
+use crate::nodes::{Node, Operators};
 use crate::rates::PublishedCard;
 use crate::spend_caps::{CapKey, SpendCap};
 use crate::splits::{Carry, CarryKey};
-use crate::timers::Due;
+use crate::timers::Timers;
 use crate::vouchers::Voucher;
+use crate::wallets::{Wallet, Wallets};
 use minicbor::{Decode, Encode};
 use protocol::amount::Amount;
 use protocol::asset::{Asset, AssetId, VAULT_SCALE, VaultRef};
 use protocol::event::GrantId;
 use protocol::event::chain::{CheckpointAnchored, DepositKey, VaultRegistered};
 use protocol::event::policy::{NetworkOpened, Settings};
-use protocol::id::{
-    AccountId, BatchId, EvmAddress, Hash32, HoldId, JobId, NodeId, OperatorId, VoucherId, Word32,
-};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use protocol::id::{AccountId, BatchId, EvmAddress, Hash32, HoldId, JobId, NodeId, VoucherId, Word32};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Everything the ledger knows. A fold over the log: `State::new`, then `apply` for each event and `end_commit` for
 /// each commit.
-#[derive(Clone, PartialEq, Debug, Encode, Decode)]
+#[derive(Clone, Encode, Decode)]
 #[cbor(array)]
 pub struct State {
     #[n(0)]
@@ -48,62 +48,67 @@ pub struct State {
     #[n(7)]
     pub(crate) cards: Vec<PublishedCard>,
     #[n(8)]
-    pub(crate) books: Books,
+    pub(crate) accounts: Accounts,
     #[n(9)]
-    pub(crate) accounts: BTreeMap<AccountId, Account>,
+    pub(crate) books: Books,
     #[n(10)]
-    pub(crate) grants: Vec<Grant>,
+    pub(crate) grants: Grants,
     #[n(11)]
-    pub(crate) holds: BTreeMap<HoldId, JobId>,
+    pub(crate) jobs: Jobs,
     #[n(12)]
-    pub(crate) jobs: BTreeMap<JobId, Job>,
-    #[n(13)]
-    pub(crate) open_jobs: BTreeSet<JobId>,
-    #[n(14)]
-    pub(crate) timers: BTreeSet<(u64, Due)>,
-    #[n(15)]
     pub(crate) carries: BTreeMap<CarryKey, Carry>,
-    #[n(16)]
-    pub(crate) operators: BTreeMap<OperatorId, Operator>,
-    #[n(17)]
+    #[n(13)]
+    pub(crate) operators: Operators,
+    #[n(14)]
     pub(crate) nodes: BTreeMap<NodeId, Node>,
-    #[n(18)]
+    #[n(15)]
     pub(crate) vaults: BTreeMap<VaultRef, VaultRegistered>,
-    #[n(19)]
-    pub(crate) wallets: BTreeMap<(VaultRef, EvmAddress), Wallet>,
-    #[n(20)]
+    #[n(16)]
+    pub(crate) wallets: Wallets,
+    #[n(17)]
     pub(crate) deposits: BTreeMap<DepositKey, Deposit>,
-    #[n(21)]
+    #[n(18)]
     pub(crate) vouchers: BTreeMap<VoucherId, Voucher>,
-    #[n(22)]
+    #[n(19)]
     pub(crate) payees: BTreeMap<(VaultRef, AccountId), Payee>,
     /// Operators' shares that no vault pays.
-    #[n(23)]
-    pub(crate) unbacked: BTreeMap<(AccountId, AssetId), Amount>,
-    #[n(24)]
+    #[n(20)]
+    pub(crate) unbacked: BTreeMap<(AccountNo, AssetId), Amount>,
+    #[n(21)]
     pub(crate) batches: BTreeMap<BatchId, Batch>,
     /// The batch of a vault that is neither confirmed nor failed.
-    #[n(25)]
+    #[n(22)]
     pub(crate) open_batches: BTreeMap<VaultRef, BatchId>,
     /// Settlement numbers that were used, by vault: the last one that was not failed.
-    #[n(26)]
+    #[n(23)]
     pub(crate) batch_numbers: BTreeMap<VaultRef, u64>,
-    #[n(27)]
+    #[n(24)]
     pub(crate) claims: BTreeSet<(VaultRef, EvmAddress, Word32)>,
-    #[n(28)]
+    #[n(25)]
     pub(crate) anchors: Vec<CheckpointAnchored>,
-    #[n(29)]
+    #[n(26)]
     pub(crate) keys: Keys,
-    #[n(30)]
+    #[n(27)]
     pub(crate) spend_caps: BTreeMap<CapKey, SpendCap>,
-    #[n(31)]
-    pub(crate) credit_lines: BTreeMap<(AccountId, AssetId), CreditLine>,
-    /// Ended jobs in the order of their ends.
-    #[n(32)]
-    pub(crate) finished: VecDeque<Finished>,
-    /// Ended jobs that only wait for their charges' batches, by the leaf of their end.
-    #[n(33)]
-    pub(crate) late: BTreeMap<u64, JobId>,
+    #[n(28)]
+    pub(crate) credit_lines: BTreeMap<(AccountNo, AssetId), CreditLine>,
+    /// Follow from jobs and grants.
+    #[cbor(skip)]
+    pub(crate) timers: Timers,
+}
+
+/// Two states are equal when their snapshots are.
+impl PartialEq for State {
+    fn eq(&self, other: &State) -> bool {
+        crate::snapshot::write(self) == crate::snapshot::write(other)
+    }
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let State { shard, next_leaf, commit, .. } = self;
+        write!(f, "State of shard {shard} after {next_leaf} leaves, commit {commit}, hash {}", self.hash())
+    }
 }
 
 impl State {
@@ -118,18 +123,15 @@ impl State {
             writer_epoch: 0,
             network: None,
             cards: Vec::new(),
+            accounts: Accounts::default(),
             books: Books::default(),
-            accounts: BTreeMap::new(),
-            grants: Vec::new(),
-            holds: BTreeMap::new(),
-            jobs: BTreeMap::new(),
-            open_jobs: BTreeSet::new(),
-            timers: BTreeSet::new(),
+            grants: Grants::default(),
+            jobs: Jobs::default(),
             carries: BTreeMap::new(),
-            operators: BTreeMap::new(),
+            operators: Operators::default(),
             nodes: BTreeMap::new(),
             vaults: BTreeMap::new(),
-            wallets: BTreeMap::new(),
+            wallets: Wallets::default(),
             deposits: BTreeMap::new(),
             vouchers: BTreeMap::new(),
             payees: BTreeMap::new(),
@@ -142,8 +144,7 @@ impl State {
             keys: Keys::default(),
             spend_caps: BTreeMap::new(),
             credit_lines: BTreeMap::new(),
-            finished: VecDeque::new(),
-            late: BTreeMap::new(),
+            timers: Timers::default(),
         }
     }
 
@@ -179,7 +180,67 @@ impl State {
 
     /// BLAKE3 of the canonical snapshot bytes.
     pub fn hash(&self) -> Hash32 {
-        Hash32(*blake3::hash(&crate::snapshot::write(self)).as_bytes())
+        let mut hasher = blake3::Hasher::new();
+        crate::snapshot::write_to(self, &mut hasher).expect("a hasher takes everything");
+        Hash32(*hasher.finalize().as_bytes())
+    }
+
+    /// A copy for a snapshot or a reader, made without copying what there is much of: blocks of rows and tables are
+    /// shared, and copied one by one when either side next writes them. What lies in ordered maps (vaults' deposits,
+    /// vouchers, batches) is copied at once.
+    pub fn fork(&mut self) -> State {
+        State {
+            shard: self.shard,
+            next_leaf: self.next_leaf,
+            commit: self.commit,
+            commit_hash: self.commit_hash,
+            time_us: self.time_us,
+            writer_epoch: self.writer_epoch,
+            network: self.network.clone(),
+            cards: self.cards.clone(),
+            accounts: self.accounts.share(),
+            books: self.books.share(),
+            grants: self.grants.share(),
+            jobs: self.jobs.share(),
+            carries: self.carries.clone(),
+            operators: self.operators.clone(),
+            nodes: self.nodes.clone(),
+            vaults: self.vaults.clone(),
+            wallets: self.wallets.share(),
+            deposits: self.deposits.clone(),
+            vouchers: self.vouchers.clone(),
+            payees: self.payees.clone(),
+            unbacked: self.unbacked.clone(),
+            batches: self.batches.clone(),
+            open_batches: self.open_batches.clone(),
+            batch_numbers: self.batch_numbers.clone(),
+            claims: self.claims.clone(),
+            anchors: self.anchors.clone(),
+            keys: self.keys.share(),
+            spend_caps: self.spend_caps.clone(),
+            credit_lines: self.credit_lines.clone(),
+            timers: self.timers.clone(),
+        }
+    }
+
+    /// Finds everything again that a snapshot leaves out because it follows from the rest.
+    pub(crate) fn rebuild(&mut self) -> Result<(), &'static str> {
+        self.accounts.rebuild()?;
+        self.books.rebuild(&mut self.accounts)?;
+        self.grants.rebuild()?;
+        self.operators.rebuild()?;
+        self.wallets.rebuild()?;
+        self.jobs.rebuild()?;
+        self.keys.rebuild()?;
+        let running = self.jobs.iter().filter(|(_, job)| job.state == JobState::Running);
+        let running: Vec<JobNo> = running.map(|(number, _)| number).collect();
+        for number in running {
+            self.timers.add_hold(&mut self.jobs, number);
+        }
+        for (expires_us, grant) in self.grants.timers() {
+            self.timers.add_grant(expires_us, grant);
+        }
+        Ok(())
     }
 
     pub(crate) fn settings(&self) -> Option<&Settings> {
@@ -197,15 +258,29 @@ impl State {
     }
 
     pub(crate) fn grant(&self, id: GrantId) -> Result<&Grant, ApplyError> {
-        self.grants.get(id.0 as usize).ok_or_else(|| ApplyError::unknown("grant", id.0))
+        self.grants.get(id).ok_or_else(|| ApplyError::unknown("grant", id.0))
     }
 
+    #[inline]
     pub(crate) fn grant_mut(&mut self, id: GrantId) -> Result<&mut Grant, ApplyError> {
-        self.grants.get_mut(id.0 as usize).ok_or_else(|| ApplyError::unknown("grant", id.0))
+        self.grants.get_mut(id).ok_or_else(|| ApplyError::unknown("grant", id.0))
     }
 
-    pub(crate) fn account_mut(&mut self, id: AccountId) -> Result<&mut Account, ApplyError> {
-        self.accounts.get_mut(&id).ok_or_else(|| ApplyError::unknown("account", id))
+    /// The number of an account that somebody opened.
+    #[inline]
+    pub(crate) fn account_no(&self, id: AccountId) -> Result<AccountNo, ApplyError> {
+        let number = self.accounts.find(&id).filter(|number| *number != AccountNo::SYSTEM);
+        number.ok_or_else(|| ApplyError::unknown("account", id))
+    }
+
+    #[inline]
+    pub(crate) fn job_no(&self, id: JobId) -> Result<JobNo, ApplyError> {
+        self.jobs.find(&id).ok_or_else(|| ApplyError::unknown("job", id))
+    }
+
+    #[inline]
+    pub(crate) fn hold_no(&self, id: HoldId) -> Result<JobNo, ApplyError> {
+        self.jobs.find_hold(&id).ok_or_else(|| ApplyError::unknown("hold", id))
     }
 
     pub(crate) fn wallet_mut(
@@ -214,5 +289,13 @@ impl State {
         wallet: EvmAddress,
     ) -> Result<&mut Wallet, ApplyError> {
         self.wallets.get_mut(&(vault, wallet)).ok_or_else(|| ApplyError::unknown("wallet", wallet))
+    }
+
+    /// What open vouchers promise out of a bucket.
+    pub(crate) fn reserved(&self, grant: &Grant) -> i128 {
+        match grant.paper {
+            crate::grants::Paper::Wallet(wallet) if grant.is_deposit() => self.wallets[wallet].reserved.0,
+            _ => 0,
+        }
     }
 }

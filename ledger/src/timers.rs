@@ -1,13 +1,15 @@
-//! What is due when: holds and grants in the order of their end. `ExpireDue` turns what is due into events.
-//! A timer that fires late harms nobody: an expired grant is unspendable by its own date (rulings 3.13).
+//! What is due when: holds and grants in the order of their end. `ExpireDue` turns what is due into events. Time comes
+//! from the log. A timer that fires late harms nobody: an expired grant is unspendable by its own date (rulings 3.13).
 
 use crate::command::ExpireDue;
 use crate::decide::Plan;
+use crate::jobs::{JobNo, Jobs};
 use crate::refusal::Refusal;
 use crate::{grants, holds};
 use minicbor::{Decode, Encode};
 use protocol::event::GrantId;
 use protocol::id::HoldId;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Most events one `ExpireDue` emits, whatever it asks for: they must fit one commit.
 pub const EXPIRE_EVENTS_MAX: u32 = 1024;
@@ -24,18 +26,96 @@ pub enum Due {
     Grant(#[n(0)] GrantId),
 }
 
+/// Microseconds of one slot are 2^16: a million holds over ten minutes are some hundred a slot.
+const SLOT_BITS: u32 = 16;
+
+/// Open holds in slots of time, in each slot in no order that matters; grants in order. Rebuilt from jobs and grants.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Timers {
+    holds: BTreeMap<u64, Vec<JobNo>>,
+    grants: BTreeSet<(u64, GrantId)>,
+}
+
+impl Timers {
+    /// Adds a running job; it remembers its place in its slot.
+    pub(crate) fn add_hold(&mut self, jobs: &mut Jobs, number: JobNo) {
+        let job = jobs.row_mut(number);
+        let slot = self.holds.entry(job.due_us >> SLOT_BITS).or_default();
+        job.place = slot.len() as u32;
+        slot.push(number);
+    }
+
+    /// Takes a running job out, by the place it remembers.
+    pub(crate) fn remove_hold(&mut self, jobs: &mut Jobs, number: JobNo) {
+        let job = &jobs[number];
+        let (at, place) = (job.due_us >> SLOT_BITS, job.place as usize);
+        let slot = self.holds.get_mut(&at).expect("a running job is in the slot of its end");
+        assert_eq!(slot[place], number, "a job knows its place");
+        slot.swap_remove(place);
+        match slot.get(place) {
+            Some(moved) => jobs.row_mut(*moved).place = place as u32,
+            None if slot.is_empty() => drop(self.holds.remove(&at)),
+            None => {}
+        }
+    }
+
+    pub(crate) fn add_grant(&mut self, expires_us: u64, grant: GrantId) {
+        self.grants.insert((expires_us, grant));
+    }
+
+    pub(crate) fn remove_grant(&mut self, expires_us: u64, grant: GrantId) {
+        self.grants.remove(&(expires_us, grant));
+    }
+
+    /// Every running job.
+    pub(crate) fn running(&self) -> impl Iterator<Item = JobNo> {
+        self.holds.values().flatten().copied()
+    }
+
+    /// When the next timer fires.
+    pub(crate) fn next_us(&self, jobs: &Jobs) -> Option<u64> {
+        let first = self.holds.values().next();
+        let hold = first.and_then(|slot| slot.iter().map(|number| jobs[*number].due_us).min());
+        let grant = self.grants.first().map(|(us, _)| *us);
+        hold.into_iter().chain(grant).min()
+    }
+
+    /// What is due by now, earliest first, holds before grants of the same moment, by their ids; at most `count`.
+    fn due(&self, jobs: &Jobs, now_us: u64, count: usize) -> Vec<(u64, Due)> {
+        let grants = self.grants.iter().take_while(|(us, _)| *us <= now_us).take(count);
+        let mut due: Vec<(u64, Due)> = grants.map(|(us, grant)| (*us, Due::Grant(*grant))).collect();
+        let mut holds = 0;
+        for slot in self.holds.range(..=now_us >> SLOT_BITS).map(|(_, slot)| slot) {
+            let ended = slot.iter().map(|number| &jobs[*number]).filter(|job| job.due_us <= now_us);
+            let mut ended: Vec<(u64, Due)> = ended.map(|job| (job.due_us, Due::Hold(job.hold))).collect();
+            let left = count - holds;
+            if ended.len() > left {
+                ended.select_nth_unstable(left);
+                ended.truncate(left);
+            }
+            holds += ended.len();
+            due.append(&mut ended);
+            if holds == count {
+                break;
+            }
+        }
+        due.sort_unstable();
+        due.truncate(count);
+        due
+    }
+}
+
 /// Expires what is due, earliest first. The events do not depend on each other: a release into an expired grant is
 /// breakage by the grant's date, whether or not its own event stands before.
 pub(crate) fn decide_expire_due(plan: &mut Plan, command: &ExpireDue) -> Result<(), Refusal> {
     let events_max = command.events_max.min(EXPIRE_EVENTS_MAX) as usize;
     let state = plan.state;
-    let due = state.timers.iter().take_while(|(due_us, _)| *due_us <= plan.now_us).take(events_max);
-    let due: Vec<Due> = due.map(|(_, due)| *due).collect();
+    let due = state.timers.due(&state.jobs, plan.now_us, events_max);
     if due.is_empty() {
-        let next_us = state.timers.first().map(|(due_us, _)| *due_us);
+        let next_us = state.timers.next_us(&state.jobs);
         return Err(Refusal::NothingDue { now_us: plan.now_us, next_us });
     }
-    for due in due {
+    for (_, due) in due {
         match due {
             Due::Hold(hold) => holds::plan_expiry(plan, hold)?,
             Due::Grant(grant) => grants::plan_expiry(plan, grant)?,

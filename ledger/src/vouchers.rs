@@ -1,15 +1,16 @@
 //! Ways out: withdrawal vouchers, which reserve their amount until they are used or can no longer be, and exits, which
 //! the chain carries out without us (rulings 3.6).
 
-use crate::accounts::{BookKey, spending_account};
+use crate::accounts::{book_key, spending_account};
 use crate::apply::ApplyError;
+use crate::books::BookKey;
 use crate::command::{IssueVoucher, LapseVoucher, RedeemVoucher, SeeExitFinalised};
 use crate::decide::{Legs, Plan};
-use crate::deposits::{Wallet, owe, vault_of};
+use crate::deposits::{owe, vault_of};
 use crate::grants::Grant;
-use crate::jobs;
 use crate::refusal::Refusal;
 use crate::state::State;
+use crate::wallets::Wallet;
 use minicbor::{Decode, Encode};
 use protocol::amount::Amount;
 use protocol::asset::{AssetId, VaultRef};
@@ -81,7 +82,7 @@ pub(crate) fn withdrawable_units(state: &State, vault: VaultRef, wallet: EvmAddr
 
 fn bucket(state: &State, vault: VaultRef, wallet: EvmAddress) -> Option<&Grant> {
     let id = state.wallets.get(&(vault, wallet))?.bucket?;
-    state.grants.get(id.0 as usize)
+    state.grants.get(id)
 }
 
 pub(crate) fn decide_issue(plan: &mut Plan, command: &IssueVoucher) -> Result<(), Refusal> {
@@ -138,7 +139,8 @@ fn reserve(
     asset: AssetId,
     amount: i128,
 ) -> Result<(), Refusal> {
-    plan.reserve(legs, BookKey::new(account, AccountKind::CustomerDeposited, asset), amount)?;
+    let customer = book_key(plan.state, account, AccountKind::CustomerDeposited, asset);
+    plan.reserve(legs, customer, amount)?;
     plan.reserve(legs, BookKey::system(AccountKind::HoldsPending, asset), -amount)
 }
 
@@ -171,7 +173,7 @@ pub(crate) fn decide_redeem(plan: &mut Plan, command: &RedeemVoucher) -> Result<
     let (account, asset, amount) = (voucher.account, registered.asset, voucher.amount.0);
     let mut legs = Legs::default();
     reserve(plan, &mut legs, account, asset, -amount)?;
-    plan.post(&mut legs, BookKey::new(account, AccountKind::CustomerDeposited, asset), amount)?;
+    plan.post(&mut legs, book_key(state, account, AccountKind::CustomerDeposited, asset), amount)?;
     plan.post(&mut legs, BookKey::system(AccountKind::VaultAsset, asset), -amount)?;
     plan.emit_with(VoucherRedeemed { voucher: id, tx }, legs);
     Ok(())
@@ -237,17 +239,18 @@ pub(crate) fn decide_exit_finalised(plan: &mut Plan, command: &SeeExitFinalised)
     }
     let asset = registered.asset;
     let paid = i128::from(units) * unit;
-    let mirrored = row.unattributed.0 + grant.map_or(0, |grant| grant.remaining.0);
+    let in_bucket = grant.map_or(0, |grant| grant.remaining.0 + row.reserved.0);
+    let mirrored = row.unattributed.0 + in_bucket;
     let owner = row.account.unwrap_or(AccountId::SYSTEM);
     let mut legs = Legs::default();
     if let Some(grant) = grant {
-        reserve(plan, &mut legs, grant.account, asset, -grant.reserved.0)?;
-        plan.post(&mut legs, grant.book_key(), grant.remaining.0)?;
+        reserve(plan, &mut legs, owner, asset, -row.reserved.0)?;
+        plan.post(&mut legs, grant.book_key(), in_bucket)?;
     }
     let waiting = BookKey::system(AccountKind::UnattributedDeposits, asset);
     plan.post(&mut legs, waiting, row.unattributed.0)?;
     let owed = paid - mirrored;
-    plan.post(&mut legs, BookKey::new(owner, AccountKind::Receivable, asset), owed)?;
+    plan.post(&mut legs, book_key(state, owner, AccountKind::Receivable, asset), owed)?;
     plan.post(&mut legs, BookKey::system(AccountKind::VaultAsset, asset), -paid)?;
     let (amount, shortfall) = (Amount(paid), Amount(-owed));
     plan.emit_with(ExitFinalised { vault, wallet, units, amount, shortfall, tx }, legs);
@@ -255,11 +258,13 @@ pub(crate) fn decide_exit_finalised(plan: &mut Plan, command: &SeeExitFinalised)
 }
 
 pub(crate) fn apply_issued(state: &mut State, event: &VoucherIssued) -> Result<(), ApplyError> {
+    let account = state.account_no(event.account)?;
     let grant = bucket_mut(state, event.vault, event.wallet)?;
-    if event.amount.0 <= 0 || event.amount.0 > grant.free() || grant.account != event.account {
+    if event.amount.0 <= 0 || event.amount.0 > grant.free() || grant.account != account {
         return Err(ApplyError::Impossible("a voucher reserves more than there is"));
     }
-    grant.reserved.0 += event.amount.0;
+    grant.remaining.0 -= event.amount.0;
+    state.wallet_mut(event.vault, event.wallet)?.reserved.0 += event.amount.0;
     let row = Voucher {
         account: event.account,
         vault: event.vault,
@@ -289,13 +294,12 @@ fn close(state: &mut State, id: VoucherId, end: VoucherState) -> Result<Voucher,
     }
     voucher.state = end;
     let voucher = voucher.clone();
-    bucket_mut(state, voucher.vault, voucher.wallet)?.reserved.0 -= voucher.amount.0;
+    state.wallet_mut(voucher.vault, voucher.wallet)?.reserved.0 -= voucher.amount.0;
     Ok(voucher)
 }
 
 pub(crate) fn apply_redeemed(state: &mut State, event: &VoucherRedeemed) -> Result<(), ApplyError> {
     let voucher = close(state, event.voucher, VoucherState::Redeemed)?;
-    bucket_mut(state, voucher.vault, voucher.wallet)?.remaining.0 -= voucher.amount.0;
     withdraw(state, voucher.vault, voucher.wallet, voucher.units)
 }
 
@@ -307,14 +311,16 @@ fn withdraw(state: &mut State, vault: VaultRef, wallet: EvmAddress, units: u64) 
 }
 
 pub(crate) fn apply_lapsed(state: &mut State, event: &VoucherLapsed) -> Result<(), ApplyError> {
-    close(state, event.voucher, VoucherState::Lapsed).map(|_| ())
+    let voucher = close(state, event.voucher, VoucherState::Lapsed)?;
+    bucket_mut(state, voucher.vault, voucher.wallet)?.remaining.0 += voucher.amount.0;
+    Ok(())
 }
 
 pub(crate) fn apply_exit_requested(state: &mut State, event: &ExitRequested) -> Result<(), ApplyError> {
     if !state.vaults.contains_key(&event.vault) {
         return Err(ApplyError::unknown("vault", event.vault.vault));
     }
-    state.wallets.entry((event.vault, event.wallet)).or_default().exit_at_s = Some(event.exit_at_s);
+    state.wallets.sight((event.vault, event.wallet)).exit_at_s = Some(event.exit_at_s);
     Ok(())
 }
 
@@ -334,6 +340,9 @@ pub(crate) fn apply_exit_finalised(state: &mut State, event: &ExitFinalised) -> 
         close(state, id, VoucherState::Lapsed)?;
     }
     let row = state.wallet_mut(event.vault, event.wallet)?;
+    if !row.reserved.is_zero() {
+        return Err(ApplyError::Impossible("an exit leaves a voucher open"));
+    }
     row.exit_at_s = None;
     row.authorisation = None;
     row.unattributed = Amount::ZERO;
@@ -343,15 +352,15 @@ pub(crate) fn apply_exit_finalised(state: &mut State, event: &ExitFinalised) -> 
     let (account, bucket) = (row.account, row.bucket);
     for entry in stranded {
         let operator = state.operators.get(&entry.operator);
-        let owner = operator.ok_or_else(|| ApplyError::unknown("operator", entry.operator))?.account;
+        let owner = operator.ok_or_else(|| ApplyError::unknown("operator", entry.operator))?.account_no;
         let counted = crate::splits::proportion(entry.share, entry.covered.0, entry.cost.0);
         let counted = counted.ok_or(ApplyError::Impossible("a share beyond 128 bits"))?;
         state.unbacked.entry((owner, asset)).or_default().0 += entry.share.0 - counted;
-        jobs::unqueue(state, entry.job)?;
+        state.jobs.unqueue(&entry.job)?;
     }
     if let Some(bucket) = bucket {
         let grant = state.grant_mut(bucket)?;
-        if !grant.held.is_zero() || !grant.reserved.is_zero() {
+        if !grant.held.is_zero() {
             return Err(ApplyError::Impossible("an exit ends a bucket that is still held"));
         }
         grant.remaining = Amount::ZERO;

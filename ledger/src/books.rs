@@ -1,0 +1,259 @@
+//! The books: the four counters of every ledger account. Money moves only by legs.
+
+use crate::accounts::{AccountNo, Accounts, NO_BOOK};
+use crate::apply::{ApplyError, has_floor};
+use crate::preset::ASSETS_MAX;
+use crate::slab::Slab;
+use crate::state::State;
+use minicbor::{Decode, Encode};
+use protocol::amount::Amount;
+use protocol::asset::AssetId;
+use protocol::event::account::{AccountKind, LedgerAccountsOpened};
+use protocol::event::{Event, LedgerAccount, Posting};
+use std::collections::BTreeMap;
+
+/// Largest amount of one leg: 2^110 base units. A command has far fewer than 2^10 legs on one account.
+pub const LEG_MAX: i128 = 1 << 110;
+/// No leg is decided on a counter above it: 2^120. Together they keep `apply` within 128 bits.
+pub const COUNTER_MAX: i128 = 1 << 120;
+
+const _: () = assert!(ASSETS_MAX <= 1 << 8, "a row says its asset in one byte");
+
+/// What makes a ledger account one: owner, kind and asset.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct BookKey {
+    pub(crate) owner: AccountNo,
+    pub(crate) kind: AccountKind,
+    pub(crate) asset: AssetId,
+}
+
+impl BookKey {
+    #[inline]
+    pub(crate) fn new(owner: AccountNo, kind: AccountKind, asset: AssetId) -> BookKey {
+        BookKey { owner, kind, asset }
+    }
+
+    /// A ledger account of the platform itself.
+    #[inline]
+    pub(crate) fn system(kind: AccountKind, asset: AssetId) -> BookKey {
+        BookKey { owner: AccountNo::SYSTEM, kind, asset }
+    }
+}
+
+/// One ledger account, 80 bytes. All counters only grow: a release books the opposite pending leg, so what is reserved
+/// is `debits_pending - credits_pending`.
+#[derive(Clone, Debug, Encode, Decode)]
+#[cbor(array)]
+pub(crate) struct Row {
+    #[n(0)]
+    owner: AccountNo,
+    #[n(1)]
+    kind: AccountKind,
+    #[n(2)]
+    asset: u8,
+    /// The owner's ledger account that was opened before.
+    #[cbor(skip)]
+    before: u32,
+    #[n(3)]
+    pub(crate) debits_posted: Amount,
+    #[n(4)]
+    pub(crate) credits_posted: Amount,
+    #[n(5)]
+    pub(crate) debits_pending: Amount,
+    #[n(6)]
+    pub(crate) credits_pending: Amount,
+}
+
+const _: () = assert!(std::mem::size_of::<Row>() <= 80);
+
+impl Row {
+    pub(crate) fn key(&self) -> BookKey {
+        BookKey { owner: self.owner, kind: self.kind, asset: AssetId(u32::from(self.asset)) }
+    }
+
+    /// Booked balance as a credit; negative is a debit balance.
+    pub(crate) fn credit_balance(&self) -> i128 {
+        self.credits_posted.0 - self.debits_posted.0
+    }
+
+    /// What open reservations take from a credit balance.
+    pub(crate) fn reserved(&self) -> i128 {
+        self.debits_pending.0 - self.credits_pending.0
+    }
+
+    pub(crate) fn counter_max(&self) -> i128 {
+        let booked = self.debits_posted.max(self.credits_posted);
+        booked.max(self.debits_pending).max(self.credits_pending).0
+    }
+
+    fn is(&self, key: BookKey) -> bool {
+        self.kind == key.kind && u32::from(self.asset) == key.asset.0
+    }
+}
+
+/// Every ledger account, by its dense number. A ledger account is found by walking its owner's few.
+#[derive(Clone, Default, Debug, Encode, Decode)]
+#[cbor(array)]
+pub(crate) struct Books {
+    #[n(0)]
+    pub(crate) rows: Slab<Row>,
+    /// The platform's own, by kind and asset.
+    #[cbor(skip)]
+    system: Vec<(AccountKind, u8, u32)>,
+}
+
+impl Books {
+    pub(crate) fn find(&self, accounts: &Accounts, key: BookKey) -> Option<LedgerAccount> {
+        if key.owner == AccountNo::SYSTEM {
+            let same = |(kind, asset, _): &&(AccountKind, u8, u32)| {
+                *kind == key.kind && u32::from(*asset) == key.asset.0
+            };
+            return self.system.iter().find(same).map(|(_, _, number)| LedgerAccount(*number));
+        }
+        let mut number = accounts.row(key.owner)?.book;
+        while let Some(row) = self.rows.get(number) {
+            if row.is(key) {
+                return Some(LedgerAccount(number));
+            }
+            number = row.before;
+        }
+        None
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.rows.len()
+    }
+
+    #[inline]
+    pub(crate) fn row(&self, number: LedgerAccount) -> Option<&Row> {
+        self.rows.get(number.0)
+    }
+
+    /// Booked balance of a ledger account as a credit; 0 when it was never opened.
+    pub(crate) fn credit_balance(&self, accounts: &Accounts, key: BookKey) -> i128 {
+        self.find(accounts, key).and_then(|number| self.row(number)).map_or(0, Row::credit_balance)
+    }
+
+    /// Books an event's legs: sums, counters, floors.
+    pub(crate) fn book(&mut self, event: &Event) -> Result<(), ApplyError> {
+        self.check_sums(&event.postings)?;
+        self.check_sums(&event.pending)?;
+        for Posting { account, amount } in &event.postings {
+            let row = self.row_mut(*account)?;
+            let counter = if amount.0 >= 0 { &mut row.debits_posted } else { &mut row.credits_posted };
+            raise(counter, *amount, *account)?;
+        }
+        for Posting { account, amount } in &event.pending {
+            let row = self.row_mut(*account)?;
+            let counter = if amount.0 >= 0 { &mut row.debits_pending } else { &mut row.credits_pending };
+            raise(counter, *amount, *account)?;
+        }
+        for Posting { account, .. } in event.postings.iter().chain(&event.pending) {
+            self.check_floor(*account)?;
+        }
+        Ok(())
+    }
+
+    fn row_mut(&mut self, number: LedgerAccount) -> Result<&mut Row, ApplyError> {
+        self.rows.get_mut(number.0).ok_or_else(|| ApplyError::unknown("ledger account", number.0))
+    }
+
+    /// Nearly always all legs are of one asset; then one pass tells.
+    fn check_sums(&self, legs: &[Posting]) -> Result<(), ApplyError> {
+        let Some(first) = legs.first() else { return Ok(()) };
+        let first = self.asset_of(first)?;
+        let (mut sum, mut others) = (0i128, BTreeMap::new());
+        for posting in legs {
+            let asset = self.asset_of(posting)?;
+            let sum = if asset == first { &mut sum } else { others.entry(asset).or_insert(0) };
+            *sum = sum.checked_add(posting.amount.0).ok_or(ApplyError::Overflow(posting.account.0))?;
+        }
+        match std::iter::once((first, sum)).chain(others).find(|(_, sum)| *sum != 0) {
+            Some((asset, sum)) => Err(ApplyError::Unbalanced { asset: u32::from(asset), sum }),
+            None => Ok(()),
+        }
+    }
+
+    fn asset_of(&self, posting: &Posting) -> Result<u8, ApplyError> {
+        let row = self.row(posting.account);
+        Ok(row.ok_or_else(|| ApplyError::unknown("ledger account", posting.account.0))?.asset)
+    }
+
+    fn check_floor(&self, number: LedgerAccount) -> Result<(), ApplyError> {
+        let row = &self.rows[number.0];
+        let available = row.credit_balance() - row.reserved();
+        if available < 0 && has_floor(row.kind) {
+            let kind = row.kind.name();
+            return Err(ApplyError::BelowFloor { number: number.0, kind, available });
+        }
+        Ok(())
+    }
+
+    /// Puts a row at the head of its owner's chain.
+    fn chain(&mut self, accounts: &mut Accounts, number: u32) -> Result<(), ApplyError> {
+        let (owner, kind, asset) = {
+            let row = &self.rows[number];
+            (row.owner, row.kind, row.asset)
+        };
+        let before = if owner == AccountNo::SYSTEM {
+            self.system.push((kind, asset, number));
+            NO_BOOK
+        } else {
+            std::mem::replace(&mut accounts.row_mut(owner)?.book, number)
+        };
+        self.row_mut(LedgerAccount(number))?.before = before;
+        Ok(())
+    }
+
+    pub(crate) fn rebuild(&mut self, accounts: &mut Accounts) -> Result<(), &'static str> {
+        for number in 0..self.rows.len() as u32 {
+            if self.find(accounts, self.rows[number].key()).is_some() {
+                return Err("a ledger account is there twice");
+            }
+            self.chain(accounts, number).map_err(|_| "a ledger account's owner is not there")?;
+        }
+        Ok(())
+    }
+
+    /// A copy that shares what it can.
+    pub(crate) fn share(&mut self) -> Books {
+        Books { rows: self.rows.share(), system: self.system.clone() }
+    }
+}
+
+fn raise(counter: &mut Amount, amount: Amount, account: LedgerAccount) -> Result<(), ApplyError> {
+    let by = amount.0.checked_abs().ok_or(ApplyError::Overflow(account.0))?;
+    let raised = counter.0.checked_add(by).filter(|raised| *raised <= 1 << 125);
+    counter.0 = raised.ok_or(ApplyError::Overflow(account.0))?;
+    Ok(())
+}
+
+pub(crate) fn apply_ledger_accounts_opened(
+    state: &mut State,
+    event: &LedgerAccountsOpened,
+) -> Result<(), ApplyError> {
+    for opened in &event.opened {
+        let owner = state.accounts.find(&opened.owner);
+        let (Some(owner), Some(_)) = (owner, state.asset(opened.asset)) else {
+            return Err(ApplyError::unknown("owner or asset of ledger account", opened.number.0));
+        };
+        let key = BookKey::new(owner, opened.kind, opened.asset);
+        let known = state.books.find(&state.accounts, key).is_some();
+        if opened.number.0 as usize != state.books.count() || opened.number.0 == NO_BOOK || known {
+            return Err(ApplyError::Impossible("ledger accounts are numbered without gaps, each once"));
+        }
+        let zero = Amount::ZERO;
+        state.books.rows.push(Row {
+            owner,
+            kind: opened.kind,
+            asset: opened.asset.0 as u8,
+            before: NO_BOOK,
+            debits_posted: zero,
+            credits_posted: zero,
+            debits_pending: zero,
+            credits_pending: zero,
+        });
+        state.books.chain(&mut state.accounts, opened.number.0)?;
+    }
+    Ok(())
+}
