@@ -2,6 +2,7 @@
 //! tail backfilled, the state rebuilt from a snapshot or from the beginning. Must not: go on when anything disagrees.
 
 use super::JournalOptions;
+use crate::pipeline::opening::{self, Known, Mismatch, StreamExtent};
 use crate::pipeline::{Position, StopReason};
 use crate::reader::{CommittedCommit, ReadError, Reader, ReaderOptions, Until};
 use crate::snapshot_store::{SnapshotError, SnapshotStore};
@@ -183,29 +184,32 @@ pub(super) async fn recover(
 
 /// The stream's last sequence, once it is known to hold everything that our files know, unaltered.
 async fn compare(reader: &Reader, tail: &Tail, mark: &HighWater) -> Result<u64, StartError> {
-    let stream = || LEDGER_STREAM.to_owned();
     let info = reader.info().await?;
-    let (messages, first, last) = (info.messages, info.first_sequence, info.last_sequence);
+    let extent =
+        StreamExtent { messages: info.messages, first: info.first_sequence, last: info.last_sequence };
     let torn = tail.torn().map_or(0, |torn| torn.number);
-    let ours = tail.head().commit.max(mark.last().commit).max(torn);
-    if last < ours {
-        return Err(StartError::Shorter { stream: stream(), stream_last: last, ours });
+    let known = Known { tail: tail.head(), mark: mark.last(), torn };
+    known.check_extent(extent).map_err(|mismatch| refused(mismatch, extent))?;
+    for position in known.positions() {
+        let found = reader.position_at(position.commit).await?.map(|found| found.hash);
+        opening::check_position(position, found).map_err(|mismatch| refused(mismatch, extent))?;
     }
-    if last > 0 && (messages != last || first != 1) {
-        return Err(StartError::Holes { stream: stream(), messages, first, last });
-    }
-    for known in [tail.head(), mark.last()] {
-        if known.commit == 0 {
-            continue;
+    Ok(extent.last)
+}
+
+fn refused(mismatch: Mismatch, extent: StreamExtent) -> StartError {
+    let stream = LEDGER_STREAM.to_owned();
+    match mismatch {
+        Mismatch::Shorter { stream_last, ours } => StartError::Shorter { stream, stream_last, ours },
+        Mismatch::Holes => {
+            let StreamExtent { messages, first, last } = extent;
+            StartError::Holes { stream, messages, first, last }
         }
-        let found = reader.position_at(known.commit).await?;
-        if found.map(|found| found.hash) != Some(known.hash) {
-            let found = found.map_or_else(|| "nothing".to_owned(), |found| found.hash.to_string());
-            let ours = known.hash.to_string();
-            return Err(StartError::Differs { stream: stream(), at: known.commit, found, ours });
+        Mismatch::Differs { at, found, ours } => {
+            let found = found.map_or_else(|| "nothing".to_owned(), |found| found.to_string());
+            StartError::Differs { stream, at, found, ours: ours.to_string() }
         }
     }
-    Ok(last)
 }
 
 /// The newest snapshot that stands in this log's chain; without one, the beginning.
