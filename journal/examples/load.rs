@@ -267,7 +267,7 @@ fn admit(job: JobId, number: u32) -> Admit {
 fn capture(job: JobId) -> Capture {
     Capture {
         job,
-        attempt: 1,
+        attempt: 0,
         outcome: Outcome::Completed,
         input_units: 100,
         output_units_worker: 400,

@@ -4,6 +4,8 @@
 
 mod batch;
 mod input;
+mod mutant;
+pub mod opening;
 mod recovery;
 #[cfg(test)]
 mod tests;
@@ -14,13 +16,19 @@ pub use input::{
     Reply, Request, StopReason, TailRefusal,
 };
 
+#[cfg(feature = "mutants")]
+pub use mutant::Mutant;
+
+#[cfg(not(feature = "mutants"))]
+use mutant::Mutant;
+
 use batch::{CommitFields, Draft, OpenBatch, Unfit, Waiting};
 use ledger::command::{ChangeWriter, Command, CommandBody};
 use ledger::{Decided, Refusal, State};
 use protocol::codec::encode;
 use protocol::commit::Commit;
 use protocol::event::{Actor, Event};
-use protocol::id::IdempotencyKey;
+use protocol::id::{Hash32, IdempotencyKey};
 use recovery::Flight;
 use std::collections::VecDeque;
 
@@ -47,12 +55,24 @@ pub struct PipelineOptions {
     pub queue_requests_max: usize,
     /// See [`PREPARE_REQUESTS_MIN`].
     pub prepare_requests_min: usize,
+    /// See [`LAUNCH_COMMANDS_MAX`].
+    pub launch_commands_max: usize,
+    /// The mistake to make.
+    #[cfg(feature = "mutants")]
+    pub mutant: Option<Mutant>,
 }
 
 impl PipelineOptions {
     /// The figures above.
     pub fn new(shard: u32) -> Self {
-        Self { shard, queue_requests_max: QUEUE_REQUESTS_MAX, prepare_requests_min: PREPARE_REQUESTS_MIN }
+        Self {
+            shard,
+            queue_requests_max: QUEUE_REQUESTS_MAX,
+            prepare_requests_min: PREPARE_REQUESTS_MIN,
+            launch_commands_max: LAUNCH_COMMANDS_MAX,
+            #[cfg(feature = "mutants")]
+            mutant: None,
+        }
     }
 }
 
@@ -183,6 +203,7 @@ impl<T> Pipeline<T> {
             return;
         }
         let Boot { state, nonce, genesis } = boot;
+        let nonce = if self.is(Mutant::NoNonce) { Hash32([0; 32]) } else { nonce };
         self.committed = Position::of(&state);
         self.state = state;
         let writer = |key, body| Command::new(key, Actor::Writer, body);
@@ -243,7 +264,7 @@ impl<T> Pipeline<T> {
             }
             // What was prepared in part goes at once; else a part of what waits.
             if self.draft.len() < self.options.prepare_requests_min {
-                self.fill(now_us, LAUNCH_COMMANDS_MAX, out);
+                self.fill(now_us, self.options.launch_commands_max, out);
             }
             if self.draft.is_empty() {
                 if self.queue.is_empty() {
@@ -404,6 +425,9 @@ impl<T> Pipeline<T> {
     /// Decides one command; new events go into the draft and into the state, and stay in `events`.
     fn decide(&mut self, now_us: u64, command: &Command) -> Verdict {
         self.events.clear();
+        let forgets = self.is(Mutant::ForgetIdempotency) && command.actor != Actor::Writer;
+        let forgotten = forgets.then(|| self.under_new_key(command));
+        let command = forgotten.as_ref().unwrap_or(command);
         match ledger::decide_into(&self.state, command, now_us, &mut self.events) {
             Ok(Decided::New) => {}
             Ok(Decided::Repeated { commit, first_leaf, count }) => {
@@ -415,10 +439,17 @@ impl<T> Pipeline<T> {
         if self.draft.is_empty() {
             self.draft.first_leaf = first_leaf;
         }
+        let backwards = self.is(Mutant::ApplyOutOfOrder);
+        if backwards {
+            self.events.reverse();
+        }
         match self.draft.append(&self.events) {
             Ok(()) => {}
             Err(Unfit::Full) => return Verdict::Full,
             Err(Unfit::TooLarge(why)) => return Verdict::TooLarge(why),
+        }
+        if backwards {
+            self.events.reverse();
         }
         for event in &self.events {
             if let Err(e) = ledger::apply(&mut self.state, event) {
@@ -430,13 +461,20 @@ impl<T> Pipeline<T> {
         Verdict::New { first_leaf, count: self.events.len() as u32 }
     }
 
+    /// Only for a mutant: the same command as if it had never been seen.
+    fn under_new_key(&mut self, command: &Command) -> Command {
+        let key = IdempotencyKey::internal("forgotten", &[&self.next_id().to_be_bytes()]);
+        Command { key, ..command.clone() }
+    }
+
     /// Closes the draft: number, time, chain hash. The speculative state moves to the next commit.
     fn seal(&mut self, now_us: u64, out: &mut Vec<Effect<T>>) -> Option<Sealed<T>> {
+        let clamped_us = now_us.max(self.draft.time_us).max(self.state.last_time_us());
         let fields = CommitFields {
             shard: self.options.shard,
             writer_epoch: self.state.writer_epoch(),
             number: self.state.last_commit() + 1,
-            time_us: now_us.max(self.draft.time_us).max(self.state.last_time_us()),
+            time_us: if self.is(Mutant::ClockNotClamped) { now_us } else { clamped_us },
             previous: self.state.last_commit_hash(),
         };
         let first_leaf = self.draft.first_leaf;
@@ -452,7 +490,10 @@ impl<T> Pipeline<T> {
             return None;
         }
         // A batch that goes on in the next commit.
-        if let Some(Queued::Batch(batch)) = self.queue.front_mut() {
+        let forgets = self.is(Mutant::BatchForgetsPlace);
+        if let Some(Queued::Batch(batch)) = self.queue.front_mut()
+            && !forgets
+        {
             batch.place(&position);
         }
         Some(Sealed { position, first_leaf, bytes, waiting })
@@ -460,6 +501,15 @@ impl<T> Pipeline<T> {
 
     /// Attaches an answer to the last commit that it may depend on; with none outstanding it leaves at once.
     fn wait(&mut self, waiting: Waiting<T>, out: &mut Vec<Effect<T>>) {
+        let at_once = match &waiting {
+            Waiting::Other { reply: Reply::Refused { .. }, .. } => self.is(Mutant::RefusalAtOnce),
+            Waiting::Other { reply: Reply::Repeated { .. }, .. } => self.is(Mutant::RepeatAtOnce),
+            Waiting::Other { reply: Reply::Answer(_), .. } => self.is(Mutant::ReadAtOnce),
+            _ => false,
+        };
+        if at_once {
+            return out.push(waiting.leave(&self.committed));
+        }
         let carrier = if !self.draft.is_empty() {
             return self.draft.wait(waiting);
         } else if let Some(sealed) = &mut self.prepared {
@@ -484,6 +534,10 @@ impl<T> Pipeline<T> {
     ) {
         match result {
             Ok(()) => {}
+            // The tail takes commits in order: behind one that it refused a gap says nothing new.
+            Err(TailRefusal::Broken(reason)) if !self.settles_first(number) => {
+                return self.retry_tail(number, &reason, out);
+            }
             Err(TailRefusal::Broken(reason)) => {
                 let why = format!(
                     "{reason}; the archive was altered or is another log's: `counterfoil restore` puts them right"
@@ -502,9 +556,17 @@ impl<T> Pipeline<T> {
                 first_leaf: sealed.first_leaf,
                 bytes: sealed.bytes,
             });
-            out.extend(sealed.waiting.into_iter().map(|waiting| waiting.leave(&sealed.position)));
+            let mut waiting = sealed.waiting;
+            if self.is(Mutant::ReplyOutOfOrder) {
+                waiting.reverse();
+            }
+            out.extend(waiting.into_iter().map(|waiting| waiting.leave(&sealed.position)));
         }
         self.pump(now_us, out);
+    }
+
+    fn settles_first(&self, number: u64) -> bool {
+        self.settling.front().is_some_and(|sealed| sealed.position.commit == number)
     }
 
     fn retry_tail(&mut self, number: u64, reason: &str, out: &mut Vec<Effect<T>>) {
@@ -557,7 +619,8 @@ impl<T> Pipeline<T> {
         let flight = self.flight.take().map(|flight| flight.sealed);
         for sealed in std::mem::take(&mut self.settling).into_iter().chain(flight) {
             for waiting in sealed.waiting {
-                out.push(waiting.leave_unknown(&reason));
+                let unsent = self.is(Mutant::FlightAsStopped);
+                out.push(if unsent { waiting.leave_unsent(&reason) } else { waiting.leave_unknown(&reason) });
             }
         }
         let prepared = self.prepared.take().map_or_else(Vec::new, |sealed| sealed.waiting);

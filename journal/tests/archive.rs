@@ -191,7 +191,6 @@ async fn snapshots_are_made_beside_the_writer_and_a_rebuild_gives_the_same_bytes
     let harness = Harness::start().await;
     let data_dir = harness.data_dir("a");
     let mut options = harness.options("a");
-    options.pipeline.snapshot_commits = 0;
     options.snapshots.commits = 20;
     let journal = Journal::open(options.clone()).await.unwrap();
     let store = SnapshotStore::open(&data_dir).unwrap();

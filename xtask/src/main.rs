@@ -4,6 +4,7 @@
 
 mod contracts;
 mod foreign;
+mod sim;
 mod test;
 mod tidy;
 mod tools;
@@ -60,6 +61,12 @@ enum Verb {
         #[arg(long)]
         check: bool,
     },
+    /// Run the writer's own state machine on a simulated log, one history a seed; all promises must hold in each.
+    ///
+    /// Example: cargo xtask sim --seeds 1000000
+    ///
+    /// Example: cargo xtask sim --mutant reply-before-ack
+    Sim(sim::Arguments),
     /// Check the house rules a compiler does not know: sizes, headers, arrows between rooms, leftovers.
     ///
     /// Example: cargo xtask tidy
@@ -73,6 +80,7 @@ fn main() -> ExitCode {
         Verb::Test { quick } => test::run(&workspace, quick),
         Verb::Tools { check } => tools::run(&workspace, check),
         Verb::Contracts { check } => contracts::run(&workspace, check),
+        Verb::Sim(arguments) => sim::run(&workspace, &arguments),
         Verb::Tidy => tidy::run(&workspace),
     });
     match result {

@@ -2,6 +2,7 @@
 //! tail backfilled, the state rebuilt from a snapshot or from the beginning. Must not: go on when anything disagrees.
 
 use super::JournalOptions;
+use crate::pipeline::opening::{self, Known, Mismatch, StreamExtent};
 use crate::pipeline::{Position, StopReason};
 use crate::reader::{ArchiveReader, CommittedCommit, RawCheck, ReadError, Reader, ReaderOptions, Until};
 use crate::segment::set_aside;
@@ -248,39 +249,18 @@ async fn open_tail(options: &JournalOptions, reader: &Reader, mark: &HighWater) 
     Ok(open()?)
 }
 
-/// What our own files know.
-#[derive(Clone, Copy)]
-struct Known {
-    /// The archive tail's last whole commit.
-    tail: Position,
-    /// The high-water mark.
-    mark: Position,
-    /// The highest commit of which we know only the number: it is in a file, but not whole.
-    torn: u64,
-}
-
 /// The stream's counters, once it is known to hold everything that our files know, unaltered.
 async fn compare(
     reader: &Reader,
     known: Known,
 ) -> Result<async_nats::jetstream::stream::State, StartError> {
-    let stream = || LEDGER_STREAM.to_owned();
     let info = reader.info().await?;
-    let (messages, first, last) = (info.messages, info.first_sequence, info.last_sequence);
-    let ours = known.tail.commit.max(known.mark.commit).max(known.torn);
-    if last < ours {
-        return Err(StartError::Shorter { stream: stream(), stream_last: last, ours });
-    }
-    if last > 0 && (messages != last || first != 1) {
-        return Err(StartError::Holes { stream: stream(), messages, first, last });
-    }
-    for known in [known.tail, known.mark].into_iter().filter(|known| known.commit > 0) {
-        let found = reader.position_at(known.commit).await?;
-        if found.map(|found| found.hash) != Some(known.hash) {
-            let found = found.map_or_else(|| "nothing".to_owned(), |found| found.hash.to_string());
-            let ours = known.hash.to_string();
-            return Err(StartError::Differs { stream: stream(), at: known.commit, found, ours });
-        }
+    let extent =
+        StreamExtent { messages: info.messages, first: info.first_sequence, last: info.last_sequence };
+    known.check_extent(extent).map_err(|mismatch| refused(mismatch, extent))?;
+    for position in known.positions() {
+        let found = reader.position_at(position.commit).await?.map(|found| found.hash);
+        opening::check_position(position, found).map_err(|mismatch| refused(mismatch, extent))?;
     }
     Ok(info)
 }
@@ -318,6 +298,21 @@ async fn fitting(
     let ours = Position::of(&warm);
     let found = reader.position_at(ours.commit).await?;
     Ok((found == Some(ours)).then(|| Arc::unwrap_or_clone(warm)))
+}
+
+fn refused(mismatch: Mismatch, extent: StreamExtent) -> StartError {
+    let stream = LEDGER_STREAM.to_owned();
+    match mismatch {
+        Mismatch::Shorter { stream_last, ours } => StartError::Shorter { stream, stream_last, ours },
+        Mismatch::Holes => {
+            let StreamExtent { messages, first, last } = extent;
+            StartError::Holes { stream, messages, first, last }
+        }
+        Mismatch::Differs { at, found, ours } => {
+            let found = found.map_or_else(|| "nothing".to_owned(), |found| found.to_string());
+            StartError::Differs { stream, at, found, ours: ours.to_string() }
+        }
+    }
 }
 
 /// The newest snapshot that stands in this log's chain; without one, the beginning.

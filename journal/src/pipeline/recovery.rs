@@ -4,6 +4,7 @@
 
 use super::batch::Sealed;
 use super::input::{Effect, Position, Published, ReadBack, StopReason};
+use super::mutant::Mutant;
 use super::{Mode, Pipeline};
 use protocol::commit::Commit;
 
@@ -64,8 +65,22 @@ impl<T> Pipeline<T> {
         let Some(flight) = &mut self.flight else { return };
         flight.fate = Fate::Sent(attempt);
         let Sealed { position, bytes, .. } = &flight.sealed;
-        out.push(Effect::Publish { attempt, position: *position, bytes: bytes.clone() });
+        let (position, bytes) = (*position, bytes.clone());
+        out.push(Effect::Publish { attempt, position, bytes: bytes.clone() });
         out.push(Effect::Timer { timer: attempt, after_us: PUBLISH_WAIT_US });
+        if self.is(Mutant::TailInParallel) {
+            out.push(Effect::TailAppend { position, bytes });
+        }
+        if self.is(Mutant::ReplyBeforeAck) {
+            self.reply_now(out);
+        }
+    }
+
+    /// Only for a mutant: what waits for the commit in flight leaves.
+    fn reply_now(&mut self, out: &mut Vec<Effect<T>>) {
+        let Some(flight) = &mut self.flight else { return };
+        let position = flight.sealed.position;
+        out.extend(std::mem::take(&mut flight.sealed.waiting).into_iter().map(|w| w.leave(&position)));
     }
 
     fn ask(&mut self, out: &mut Vec<Effect<T>>) {
@@ -101,7 +116,9 @@ impl<T> Pipeline<T> {
     ) {
         let Some(flight) = &self.flight else { return };
         let number = flight.sealed.position.commit;
+        let counts = self.is(Mutant::StaleAckCounts);
         match result {
+            Published::Stored { .. } if counts => self.landed(now_us, out),
             Published::Stored { sequence } if sequence == number && attempt >= flight.first_attempt => {
                 self.landed(now_us, out);
             }
@@ -111,6 +128,9 @@ impl<T> Pipeline<T> {
                     out.push(Effect::Warn(why));
                     self.ask(out);
                 }
+            }
+            Published::Ambiguous { .. } if self.is(Mutant::RetryUnderNewNumber) => {
+                self.renumber(number + 1, out)
             }
             Published::Ambiguous { reason } => {
                 if flight.fate == Fate::Sent(attempt) {
@@ -130,6 +150,9 @@ impl<T> Pipeline<T> {
         result: ReadBack,
         out: &mut Vec<Effect<T>>,
     ) {
+        let reuses = self.is(Mutant::ReuseSpeculativeState);
+        let gives_up = self.is(Mutant::AbsentIsNotCommitted);
+        let goes_on = self.is(Mutant::GoOnAtLowerSequence);
         let Some(flight) = &mut self.flight else { return };
         if flight.fate != Fate::Asked(attempt) {
             return;
@@ -137,15 +160,20 @@ impl<T> Pipeline<T> {
         let Position { commit: number, hash: ours, .. } = flight.sealed.position;
         match result {
             ReadBack::Found(bytes) if bytes == flight.sealed.bytes => self.landed(now_us, out),
+            ReadBack::Found(_) if reuses => self.forget_flight(now_us, out),
             ReadBack::Found(bytes) => {
                 let found = Commit::hash(&bytes);
                 self.stop(StopReason::Fenced { number, found, ours }, out);
+            }
+            ReadBack::Absent { last_sequence } if goes_on && last_sequence < number - 1 => {
+                self.renumber(last_sequence + 1, out);
             }
             // Everything below the one in flight was acknowledged.
             ReadBack::Absent { last_sequence } if last_sequence < number - 1 => {
                 let reason = StopReason::Missing { acknowledged: number - 1, last: last_sequence };
                 self.stop(reason, out);
             }
+            ReadBack::Absent { .. } if gives_up => self.forget_flight(now_us, out),
             ReadBack::Absent { last_sequence } if last_sequence < number => self.again(Next::Send, out),
             ReadBack::Absent { last_sequence } => {
                 flight.holes += 1;
@@ -185,14 +213,33 @@ impl<T> Pipeline<T> {
 
     /// The commit stands in the log: into the tail; what is ready goes out first, because the log takes longest.
     fn landed(&mut self, now_us: u64, out: &mut Vec<Effect<T>>) {
-        let Some(flight) = self.flight.take() else { return };
+        let Some(mut flight) = self.flight.take() else { return };
         let Sealed { position, bytes, .. } = &flight.sealed;
         let append = Effect::TailAppend { position: *position, bytes: bytes.clone() };
+        if self.is(Mutant::ReplyBeforeTail) {
+            let Sealed { position, waiting, .. } = &mut flight.sealed;
+            out.extend(std::mem::take(waiting).into_iter().map(|waiting| waiting.leave(position)));
+        }
         self.settling.push_back(flight.sealed);
         self.pump(now_us, out);
         if !matches!(self.mode, Mode::Stopped(_)) {
             out.push(append);
         }
+    }
+
+    /// Only for mutants: the same bytes under another number.
+    fn renumber(&mut self, number: u64, out: &mut Vec<Effect<T>>) {
+        if let Some(flight) = &mut self.flight {
+            flight.sealed.position.commit = number;
+        }
+        self.send(out);
+    }
+
+    /// Only for mutants: as if the commit in flight had never been.
+    fn forget_flight(&mut self, now_us: u64, out: &mut Vec<Effect<T>>) {
+        let Some(flight) = self.flight.take() else { return };
+        out.extend(flight.sealed.waiting.into_iter().map(|w| w.leave_unsent(&StopReason::Closed)));
+        self.pump(now_us, out);
     }
 
     /// The watchdog: what was acknowledged must still be there, and be the same.

@@ -458,6 +458,23 @@ fn a_tail_of_another_log_stops_the_writer() {
 }
 
 #[test]
+fn a_gap_behind_a_commit_that_the_tail_refused_is_no_reason_to_stop() {
+    let mut bench = Bench::serving();
+    bench.send([(1, open(1, 1))]);
+    bench.send([(2, open(2, 2))]);
+    bench.ack_without_tail();
+    bench.ack_without_tail();
+    bench.tail.clear();
+    bench.step(Input::TailWritten { number: 3, result: Err(TailRefusal::Retry("disk full".into())) });
+    let gap = Err(TailRefusal::Broken("the tail ends at commit 2; commit 4 does not follow it".into()));
+    bench.step(Input::TailWritten { number: 4, result: gap });
+    assert!(bench.stopped.is_none());
+    bench.last_timer();
+    bench.write_tail();
+    assert_eq!((bench.done(1).commit, bench.done(2).commit), (3, 4));
+}
+
+#[test]
 fn commits_are_bounded_and_the_next_is_prepared_while_many_wait() {
     let mut bench = Bench::serving();
     let first = LAUNCH_COMMANDS_MAX as u64;

@@ -6,14 +6,14 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result};
 
 use super::runner::{self, Ran, Tally};
 use crate::tools::{self, Tool, Tools};
 use crate::workspace::Workspace;
-use crate::{contracts, foreign, tidy};
+use crate::{contracts, foreign, sim, tidy};
 
 /// The crate whose tests start whole networks; it lies in `tests/`.
 const NETWORK_TESTS: &str = "network-tests";
@@ -42,6 +42,7 @@ pub const SECTIONS: &[Section] = &[
     Section { name: "lint", long: false, run: Session::lint },
     Section { name: "build", long: false, run: Session::build },
     Section { name: "tests", long: false, run: Session::tests },
+    Section { name: "simulation", long: false, run: Session::simulation },
     Section { name: "doc tests", long: false, run: Session::doc_tests },
     Section { name: "mirror", long: true, run: Session::mirror },
     Section { name: "end to end", long: true, run: Session::end_to_end },
@@ -140,6 +141,14 @@ impl Session {
             vec!["test".to_owned(), "--workspace".to_owned(), "--lib".to_owned(), "--bins".to_owned()];
         arguments.extend(self.test_targets(false)?);
         self.cargo_test(&arguments)
+    }
+
+    fn simulation(&mut self) -> Result<Outcome> {
+        if sim::run(&self.workspace, &sim::Arguments::for_test())? == ExitCode::SUCCESS {
+            return Ok(Outcome::Done);
+        }
+        let why = "a promise was broken, or a mutant lives; see above".to_owned();
+        Ok(Outcome::Failed { why, tally: Tally::default() })
     }
 
     fn doc_tests(&mut self) -> Result<Outcome> {
