@@ -318,5 +318,11 @@ impl Running {
 /// A disk that refuses may take it later; a tail that holds other commits never will.
 fn refusal(error: TailError) -> TailRefusal {
     let text = error.to_string();
-    if matches!(error, TailError::Io { .. }) { TailRefusal::Retry(text) } else { TailRefusal::Broken(text) }
+    match error {
+        TailError::Io { .. } | TailError::Segment(_) => TailRefusal::Retry(text),
+        TailError::Foreign { .. }
+        | TailError::Damaged { .. }
+        | TailError::Gap { .. }
+        | TailError::Differs { .. } => TailRefusal::Broken(text),
+    }
 }

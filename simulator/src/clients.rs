@@ -31,7 +31,7 @@ pub enum Wish {
     /// One command; with its events in the answer, or only its place.
     One {
         /// What.
-        command: Command,
+        command: Box<Command>,
         /// Whether the events are wanted.
         events: Events,
     },
@@ -86,7 +86,7 @@ impl Client {
                     Wish::Many((0..count).map(|_| self.command(random, now_us)).collect())
                 }
                 _ => Wish::One {
-                    command: self.command(random, now_us),
+                    command: Box::new(self.command(random, now_us)),
                     events: if random.chance(500) { Events::Wanted } else { Events::Unwanted },
                 },
             }

@@ -11,7 +11,7 @@ impl Random {
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn word(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -21,7 +21,7 @@ impl Random {
 
     /// Below `n`, which is not 0.
     pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
+        self.word() % n
     }
 
     /// From `low` to `high`, both included.
@@ -37,8 +37,8 @@ impl Random {
     /// 16 bytes.
     pub fn id(&mut self) -> [u8; 16] {
         let mut id = [0; 16];
-        id[..8].copy_from_slice(&self.next().to_be_bytes());
-        id[8..].copy_from_slice(&self.next().to_be_bytes());
+        id[..8].copy_from_slice(&self.word().to_be_bytes());
+        id[8..].copy_from_slice(&self.word().to_be_bytes());
         id
     }
 }

@@ -586,7 +586,7 @@ impl World {
         let (request, commands) = match wish {
             Wish::One { command, events } => {
                 let answer = if events == Events::Wanted { AnswerWith::Events } else { AnswerWith::Place };
-                (Request::Command { ticket, command: Box::new(command.clone()), answer }, vec![command])
+                (Request::Command { ticket, command: command.clone(), answer }, vec![*command])
             }
             Wish::Many(commands) => (Request::Batch { ticket, commands: commands.clone() }, commands),
             Wish::Look => {
