@@ -229,6 +229,7 @@ impl Watch {
             snapshots: Some(data_dir.clone()),
             witnessed,
             witness,
+            stopped: tokio::sync::watch::channel(None).0,
         });
         let replica = replica.await?;
         Ok(Watch { client: client.clone(), reader, replica, lease, lapse: options.lapse, shared })
