@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// Pause before a read that failed is tried again.
+/// Reads that fail are begun anew at most so often.
 const READ_AGAIN: Duration = Duration::from_millis(250);
 
 /// Told of each commit before it is applied; an error ends the replica.
@@ -108,6 +108,8 @@ struct Follower {
 impl Follower {
     /// Ends without an error when nobody will tell of new commits any more.
     async fn follow(mut self, mut from: Position) -> Result<(), String> {
+        let mut again = tokio::time::interval(READ_AGAIN);
+        again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let mut commits = self.reader.after(from, Until::Forever);
             loop {
@@ -119,7 +121,7 @@ impl Follower {
                     }
                     Some(Err(error)) if is_passing(&error) => {
                         tracing::warn!(target: "journal", "following the log: {error}; trying again");
-                        tokio::time::sleep(READ_AGAIN).await;
+                        again.tick().await;
                         break;
                     }
                     Some(Err(error)) => return Err(error.to_string()),
