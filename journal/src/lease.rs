@@ -199,3 +199,23 @@ impl Drop for LeaseWatch {
         self.task.abort();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_is_as_old_as_the_beat_that_came_back() {
+        let lease = Lease { began: Instant::now() - 2 * LEASE_HELD, ..Lease::new() };
+        assert!(!lease.is_held(), "nothing came back yet");
+        let old = Instant::now() - LEASE_HELD;
+        lease.renew(old);
+        assert!(!lease.is_held(), "it came back, but it was sent long ago: this process slept");
+        lease.renew(Instant::now());
+        assert!(lease.is_held());
+        lease.renew(old);
+        assert!(lease.is_held(), "an older one takes nothing away");
+    }
+
+    const _: () = assert!(LEASE_HELD.as_millis() < LEASE_LAPSE.as_millis());
+}

@@ -16,7 +16,7 @@ use crate::auth::{self, AuthError, Credentials};
 use crate::client::{ANSWER_WAIT, SubmitError};
 use crate::lease::{LeaseError, LeaseWatch};
 use crate::pipeline::{Outcome, Placed, Position, QUEUE_REQUESTS_MAX, StopReason};
-use crate::reader::{CommittedCommit, ReadError, Reader, ReaderOptions};
+use crate::reader::{CommittedCommit, Reader, ReaderOptions};
 use crate::stream::LEDGER_STREAM;
 use batcher::{Batcher, BatcherOptions, Job, Told};
 use ledger::State;
@@ -29,7 +29,7 @@ use replica::{Replica, ReplicaOptions};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{OnceCell, Semaphore, mpsc, oneshot, watch};
 
 /// Bytes that one command takes in a message beside its own.
 const COMMAND_HEAD_BYTES: usize = 8;
@@ -45,9 +45,6 @@ pub enum ConnectError {
     /// The leader's beat.
     #[error(transparent)]
     Lease(#[from] LeaseError),
-    /// The replica.
-    #[error(transparent)]
-    Read(#[from] ReadError),
     /// The inbox for answers.
     #[error("cannot listen for answers: {reason}")]
     Inbox {
@@ -100,9 +97,15 @@ struct Inner {
     commands_max: usize,
     answer_wait: Duration,
     reader: Reader,
-    replica: Replica,
+    shard: u32,
+    snapshots: Option<PathBuf>,
+    /// Begun by the first question: who only submits does not pay for it.
+    replica: OnceCell<Replica>,
+    stopped: watch::Sender<Option<StopReason>>,
     /// What this gateway was told; questions wait for it.
     told: watch::Receiver<Position>,
+    /// The same, and what the leader's beats say.
+    known: watch::Receiver<Position>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
     _lease: LeaseWatch,
 }
@@ -114,7 +117,7 @@ impl Drop for Inner {
 }
 
 impl RemoteLedger {
-    /// Connects, finds the log, begins to follow it. The sequencer need not be there yet.
+    /// Connects. The sequencer need not be there yet.
     pub async fn connect(options: RemoteOptions) -> Result<RemoteLedger, ConnectError> {
         let client = auth::connect(&options.url, &options.credentials).await?;
         let lease = LeaseWatch::start(&client, options.shard).await?;
@@ -125,17 +128,8 @@ impl RemoteLedger {
             client: client.clone(),
             stream: LEDGER_STREAM.to_owned(),
             shard: options.shard,
-            position: Some(known),
+            position: Some(known.clone()),
         };
-        let reader = Reader::new(reader_options);
-        let replica = Replica::start(ReplicaOptions {
-            reader: reader.clone(),
-            shard: options.shard,
-            snapshots: options.snapshots.clone(),
-            witnessed: None,
-            witness: None,
-        });
-        let replica = replica.await?;
         let (jobs, inbox) = mpsc::channel(JOBS_MAX);
         let batcher = Batcher::start(BatcherOptions {
             client,
@@ -152,9 +146,13 @@ impl RemoteLedger {
             room: Arc::new(Semaphore::new(options.commands_max)),
             commands_max: options.commands_max,
             answer_wait: options.answer_wait,
-            reader,
-            replica,
+            reader: Reader::new(reader_options),
+            shard: options.shard,
+            snapshots: options.snapshots,
+            replica: OnceCell::new(),
+            stopped: watch::channel(None).0,
             told,
+            known,
             tasks: vec![batcher, knowing],
             _lease: lease,
         };
@@ -194,20 +192,21 @@ impl RemoteLedger {
         Ok(results)
     }
 
-    /// Asks the replica: it has everything that this gateway was told before.
+    /// Asks the replica: it has everything that this gateway was told before. The first question begins it and waits until
+    /// it has read the log.
     pub async fn read<T: Send + 'static>(
         &self,
         f: impl FnOnce(&State) -> T + Send + 'static,
     ) -> Result<T, SubmitError> {
         let told = self.inner.told.borrow().commit;
         self.reached(told).await?;
-        Ok(self.inner.replica.ask(f))
+        Ok(self.replica().await?.ask(f))
     }
 
     /// Waits until the replica has a commit.
     pub async fn reached(&self, commit: u64) -> Result<Position, SubmitError> {
-        let mut position = self.inner.replica.position();
-        let mut stopped = self.inner.replica.stopped();
+        let replica = self.replica().await?;
+        let (mut position, mut stopped) = (replica.position(), replica.stopped());
         let wait = tokio::time::timeout(self.inner.answer_wait, async {
             tokio::select! {
                 reached = position.wait_for(|position| position.commit >= commit) => reached.ok().map(|reached| *reached),
@@ -216,21 +215,36 @@ impl RemoteLedger {
         });
         let reached = wait.await.ok().flatten();
         reached.ok_or_else(|| {
-            let stopped = self.inner.replica.stopped().borrow().as_ref().map(ToString::to_string);
-            let reason =
-                stopped.unwrap_or_else(|| format!("the replica does not reach commit {commit} in time"));
-            SubmitError::Stopped(reason)
+            let stopped = replica.stopped().borrow().as_ref().map(ToString::to_string);
+            let late = || format!("the replica does not reach commit {commit} in time");
+            SubmitError::Stopped(stopped.unwrap_or_else(late))
         })
     }
 
-    /// How far this gateway's replica is.
+    /// How far the log is, as this gateway was told and as the leader's beat says.
     pub fn position(&self) -> watch::Receiver<Position> {
-        self.inner.replica.position()
+        self.inner.known.clone()
     }
 
     /// Why the replica ended, once it has: the log is broken, or newer than this program.
     pub fn stopped(&self) -> watch::Receiver<Option<StopReason>> {
-        self.inner.replica.stopped()
+        self.inner.stopped.subscribe()
+    }
+
+    async fn replica(&self) -> Result<&Replica, SubmitError> {
+        let begin = async || {
+            let options = ReplicaOptions {
+                reader: self.inner.reader.clone(),
+                shard: self.inner.shard,
+                snapshots: self.inner.snapshots.clone(),
+                witnessed: None,
+                witness: None,
+                stopped: self.inner.stopped.clone(),
+            };
+            let replica = Replica::start(options).await;
+            replica.map_err(|e| SubmitError::Stopped(e.to_string()))
+        };
+        self.inner.replica.get_or_try_init(begin).await
     }
 
     async fn one(&self, command: Command, want: Want) -> Result<Told, SubmitError> {

@@ -7,8 +7,6 @@
 
 mod owner;
 
-pub use owner::OwnerError;
-
 use crate::auth::{self, AuthError, Credentials};
 use crate::journal::{Journal, JournalOptions, StartError, lock_data_dir};
 use crate::lease::{LEASE_LAPSE, Lease, LeaseError, LeaseKeeper, LeaseOptions, LeaseWatch};
@@ -31,8 +29,6 @@ const LOOK_PERIOD: Duration = Duration::from_millis(50);
 const LOOK_GAP_MAX: Duration = Duration::from_millis(500);
 /// How long the broker may take to say where the log ends.
 const BROKER_WAIT: Duration = Duration::from_millis(500);
-/// How long the lock of an owner that was killed may stay.
-const LOCK_WAIT: Duration = Duration::from_secs(5);
 
 /// What to do with the process that holds the data folder's lock although its lease has lapsed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -229,6 +225,7 @@ impl Watch {
             snapshots: Some(data_dir.clone()),
             witnessed,
             witness,
+            stopped: tokio::sync::watch::channel(None).0,
         });
         let replica = replica.await?;
         Ok(Watch { client: client.clone(), reader, replica, lease, lapse: options.lapse, shared })
@@ -303,10 +300,7 @@ async fn take_over(options: &StandbyOptions, watch: Watch) -> Result<Journal, St
     // The witness goes with it, and with the witness the lock of a folder of our own.
     journal.warm = Some(Arc::new(replica.into_state().await));
     if let Some(lock) = shared {
-        let freed = lock.free(options.stuck_owner, LOCK_WAIT).await;
-        if let Err(error) = freed {
-            tracing::warn!(target: "journal", "{error}");
-        }
+        lock.free(options.stuck_owner).await;
     }
     Ok(Journal::open(journal).await?)
 }

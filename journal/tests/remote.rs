@@ -66,7 +66,7 @@ async fn the_same_door() {
     // What this gateway was told, its replica has.
     let told = results[4_999].as_ref().unwrap().commit;
     let seen = remote.read(|state| state.last_commit()).await.unwrap();
-    assert!(seen >= told && seen == remote.position().borrow().commit);
+    assert!(seen >= told && remote.position().borrow().commit >= told);
     // And what others did, soon.
     let elsewhere = local.submit(open_account(7_000, 7_000)).await.unwrap();
     assert_eq!(gateway.reached(elsewhere.commit).await.unwrap().hash, elsewhere.commit_hash);

@@ -74,7 +74,8 @@ impl LedgerClient {
         }
     }
 
-    /// The committed position: acknowledged by the log and in the archive tail. Elsewhere: the replica's.
+    /// The committed position: acknowledged by the log and in the archive tail. Elsewhere: as far as it
+    /// was told.
     pub fn position(&self) -> watch::Receiver<Position> {
         match &self.at {
             At::Here(ledger) => ledger.position(),

@@ -36,11 +36,14 @@ const COMMANDS_BYTES_MAX: usize = super::COMMAND_BYTES_MAX + super::COMMAND_HEAD
 /// Status of the message that says that nobody listens.
 const STATUS_NO_RESPONDERS: u16 = 503;
 
+/// Where the answers of a job go.
+type Replies = oneshot::Sender<Vec<Result<Told, SubmitError>>>;
+
 /// Commands that came together and are answered together; they fit one message.
 pub(super) struct Job {
     pub(super) commands: Vec<Asked>,
     pub(super) bytes: usize,
-    pub(super) reply: oneshot::Sender<Vec<Result<Told, SubmitError>>>,
+    pub(super) reply: Replies,
 }
 
 /// What was told of a command that stands in the log.
@@ -73,7 +76,8 @@ pub(super) struct Batcher {
 
 /// A message on its way.
 struct Flight {
-    replies: Vec<(usize, oneshot::Sender<Vec<Result<Told, SubmitError>>>)>,
+    /// With how many commands each asked for.
+    replies: Vec<(usize, Replies)>,
     count: usize,
     bytes: Bytes,
     deadline: Instant,

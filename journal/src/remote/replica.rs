@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// Pause before a read that failed is tried again.
+/// Reads that fail are begun anew at most so often.
 const READ_AGAIN: Duration = Duration::from_millis(250);
 
 /// Told of each commit before it is applied; an error ends the replica.
@@ -30,6 +30,8 @@ pub(crate) struct ReplicaOptions {
     pub(crate) witnessed: Option<Position>,
     /// See [`Witness`].
     pub(crate) witness: Option<Witness>,
+    /// Told why it ended, once it has.
+    pub(crate) stopped: watch::Sender<Option<StopReason>>,
 }
 
 /// See the module. Following ends when it is dropped.
@@ -45,7 +47,7 @@ pub(crate) struct Replica {
 impl Replica {
     /// Finds where to begin and follows from there.
     pub(crate) async fn start(options: ReplicaOptions) -> Result<Replica, ReadError> {
-        let ReplicaOptions { reader, shard, snapshots, witnessed, witness } = options;
+        let ReplicaOptions { reader, shard, snapshots, witnessed, witness, stopped: stopped_tx } = options;
         let state = match snapshots {
             Some(dir) => newest_snapshot(&reader, &dir, shard).await?,
             None => State::new(shard),
@@ -53,7 +55,7 @@ impl Replica {
         let ours = Position::of(&state);
         let from = witnessed.filter(|witnessed| witnessed.commit < ours.commit).unwrap_or(ours);
         let (position_tx, position) = watch::channel(ours);
-        let (stopped_tx, stopped) = watch::channel(None);
+        let stopped = stopped_tx.subscribe();
         let state = Arc::new(RwLock::new(state));
         let follower = Follower { reader, state: state.clone(), position: position_tx, witness };
         let task = tokio::spawn(async move {
@@ -106,6 +108,8 @@ struct Follower {
 impl Follower {
     /// Ends without an error when nobody will tell of new commits any more.
     async fn follow(mut self, mut from: Position) -> Result<(), String> {
+        let mut again = tokio::time::interval(READ_AGAIN);
+        again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let mut commits = self.reader.after(from, Until::Forever);
             loop {
@@ -117,7 +121,7 @@ impl Follower {
                     }
                     Some(Err(error)) if is_passing(&error) => {
                         tracing::warn!(target: "journal", "following the log: {error}; trying again");
-                        tokio::time::sleep(READ_AGAIN).await;
+                        again.tick().await;
                         break;
                     }
                     Some(Err(error)) => return Err(error.to_string()),

@@ -7,36 +7,19 @@ use nix::unistd::Pid;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 use tokio::sync::oneshot;
 
-/// Why the lock was not freed.
+/// Why the owner was not ended.
 #[derive(Debug, thiserror::Error)]
-pub enum OwnerError {
-    /// The owner was left alone, as asked for.
-    #[error("{path} is held by a process that does not move; end it by hand")]
-    Left {
-        /// The lock.
-        path: PathBuf,
-    },
+enum OwnerError {
     /// Nobody to be seen.
     #[error(
         "{path} is held, and its owner is not to be seen from here (another machine or container?); end it by hand"
     )]
-    Unseen {
-        /// The lock.
-        path: PathBuf,
-    },
-    /// The system's words.
-    #[error("process {pid}, which holds {path}, cannot be ended: {reason}; end it by hand")]
-    NotEnded {
-        /// The lock.
-        path: PathBuf,
-        /// Who.
-        pid: i32,
-        /// Why.
-        reason: String,
-    },
+    Unseen { path: PathBuf },
+    /// The system said no.
+    #[error("process {pid}, which holds {path}, cannot be ended: {source}; end it by hand")]
+    NotEnded { path: PathBuf, pid: i32, source: nix::Error },
 }
 
 /// A thread that waits for the lock; it ends when it has it.
@@ -82,25 +65,34 @@ impl LockWait {
         std::future::pending().await
     }
 
-    /// Makes sure that the lock is free, whatever it takes and `stuck` allows.
-    pub(super) async fn free(self, stuck: StuckOwner, wait_max: Duration) -> Result<(), OwnerError> {
+    /// Returns when the lock is free; ends its owner where `stuck` says so.
+    pub(super) async fn free(self, stuck: StuckOwner) {
         let LockWait { path, freed, lock } = self;
         if lock.is_some() {
-            return Ok(());
+            return;
         }
-        if stuck == StuckOwner::Leave {
-            return Err(OwnerError::Left { path });
+        match stuck {
+            StuckOwner::Kill => match end_owner(&path) {
+                Ok(pid) => {
+                    tracing::error!(target: "journal", pid, lock = %path.display(), "the owner of the data folder was silent; killed");
+                }
+                Err(error) => tracing::error!(target: "journal", "{error}"),
+            },
+            StuckOwner::Leave => {
+                tracing::error!(target: "journal", lock = %path.display(), "the owner of the data folder is silent; end it by hand");
+            }
         }
-        let Some(pid) = owner_of(&path) else { return Err(OwnerError::Unseen { path }) };
-        tracing::error!(target: "journal", pid, lock = %path.display(), "the owner of the data folder is silent; killing it");
-        let not_ended = |reason: String| OwnerError::NotEnded { path: path.clone(), pid, reason };
-        kill(Pid::from_raw(pid), Signal::SIGKILL).map_err(|e| not_ended(e.to_string()))?;
-        let Some(freed) = freed else { return Ok(()) };
-        match tokio::time::timeout(wait_max, freed).await {
-            Ok(_) => Ok(()),
-            Err(_) => Err(not_ended("it still holds the lock".to_owned())),
+        if let Some(freed) = freed {
+            let _ = freed.await;
         }
     }
+}
+
+fn end_owner(path: &Path) -> Result<i32, OwnerError> {
+    let pid = owner_of(path).ok_or_else(|| OwnerError::Unseen { path: path.to_owned() })?;
+    let killed = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    killed.map_err(|source| OwnerError::NotEnded { path: path.to_owned(), pid, source })?;
+    Ok(pid)
 }
 
 /// The process that holds the lock on a file: as the kernel says (`/proc/locks`), and with that very file open.

@@ -171,12 +171,16 @@ async fn down(
         let state = std::mem::replace(&mut *back.lock().unwrap(), Back::Flows);
         match state {
             Back::Flows => {}
-            Back::Waits(time) => tokio::time::sleep(time).await,
+            Back::Waits(time) => held_back(time).await,
             Back::IsLost => {
-                tokio::time::sleep(LOST_FOR).await;
+                held_back(LOST_FOR).await;
                 return Ok(());
             }
         }
         to.write_all(&buffer[..count]).await?;
     }
+}
+
+async fn held_back(time: Duration) {
+    tokio::time::sleep_until(tokio::time::Instant::now() + time).await;
 }
