@@ -160,7 +160,8 @@ async fn sealed(data_dir: &Path) -> Result<(), Failure> {
 }
 
 async fn fill(client: &LedgerClient, events: u64, accounts: u32) -> Result<(), Failure> {
-    let opened = (0..accounts).map(|number| command(u64::from(number), OpenAccount { account: account(number) }));
+    let opened =
+        (0..accounts).map(|number| command(u64::from(number), OpenAccount { account: account(number) }));
     submit(client, opened).await?;
     let granted = (0..accounts).map(|number| {
         let grant = IssueGrant {

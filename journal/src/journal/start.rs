@@ -255,10 +255,7 @@ struct Known {
 }
 
 /// The stream's counters, once it is known to hold everything that our files know, unaltered.
-async fn compare(
-    reader: &Reader,
-    known: Known,
-) -> Result<async_nats::jetstream::stream::State, StartError> {
+async fn compare(reader: &Reader, known: Known) -> Result<async_nats::jetstream::stream::State, StartError> {
     let stream = || LEDGER_STREAM.to_owned();
     let info = reader.info().await?;
     let (messages, first, last) = (info.messages, info.first_sequence, info.last_sequence);
