@@ -1,6 +1,6 @@
 //! How fast a log is folded again, from the archive and from the live stream, each with a thread that decodes and one that
 //! applies; and what the archive costs on the write path. `cargo run --release -p journal --example replay_speed --
-//! [EVENTS] [ACCOUNTS]`, one JSON line a result. Must not: be a test (it measures; the numbers depend on the machine).
+//! [EVENTS] [ACCOUNTS] [moves|grants]`, one JSON line a result. Must not: be a test (it measures; the numbers depend on the machine).
 
 use futures::StreamExt;
 use journal::auth::{Role, connect};
@@ -31,6 +31,7 @@ async fn main() -> Result<(), Failure> {
     let mut args = std::env::args().skip(1);
     let events: u64 = args.next().map_or(Ok(1_000_000), |text| text.parse())?;
     let accounts: u32 = args.next().map_or(Ok(10_000), |text| text.parse())?;
+    let mix = args.next().unwrap_or_else(|| "moves".to_owned());
     let dir = tempfile::tempdir()?;
     let data_dir = dir.path().join("data");
     let options = NatsServerOptions {
@@ -45,7 +46,7 @@ async fn main() -> Result<(), Failure> {
     options.genesis = Some(genesis());
     options.tail_file_bytes_max = 16 * 1024 * 1024;
     let journal = Journal::open(options.clone()).await?;
-    fill(&journal.client(), events, accounts).await?;
+    fill(&journal.client(), events, accounts, &mix).await?;
     let last = *journal.position().borrow();
     journal.shutdown().await?;
     // Opened again, so that everything complete is sealed while it is not measured.
@@ -159,10 +160,11 @@ async fn sealed(data_dir: &Path) -> Result<(), Failure> {
     }
 }
 
-async fn fill(client: &LedgerClient, events: u64, accounts: u32) -> Result<(), Failure> {
-    let opened = (0..accounts).map(|number| command(u64::from(number), OpenAccount { account: account(number) }));
+async fn fill(client: &LedgerClient, events: u64, accounts: u32, mix: &str) -> Result<(), Failure> {
+    let opened =
+        (0..accounts).map(|number| command(u64::from(number), OpenAccount { account: account(number) }));
     submit(client, opened).await?;
-    let granted = (0..accounts).map(|number| {
+    let grant = |key: u64, number: u32| {
         let grant = IssueGrant {
             account: account(number),
             source: GrantSource::Package,
@@ -173,9 +175,13 @@ async fn fill(client: &LedgerClient, events: u64, accounts: u32) -> Result<(), F
             expires_us: None,
             backing: Backing::Unbacked,
         };
-        command(1 << 32 | u64::from(number), grant)
-    });
-    submit(client, granted).await?;
+        command(1 << 40 | key, grant)
+    };
+    submit(client, (0..accounts).map(|number| grant(u64::from(number), number))).await?;
+    if mix == "grants" {
+        let more = (0..events).map(|number| grant(1 << 32 | number, (number % u64::from(accounts)) as u32));
+        return submit(client, more).await;
+    }
     let mut random = 42u64;
     let moved = (0..events).map(move |number| {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);

@@ -162,7 +162,8 @@ impl Running {
             self.heal(&wound).await?;
             tracing::warn!(target: "journal", first, last, "the archive is whole again here");
         }
-        let until = if first_time { self.options.swept_from } else { self.options.position.borrow().commit + 1 };
+        let until =
+            if first_time { self.options.swept_from } else { self.options.position.borrow().commit + 1 };
         self.sweep(until).await
     }
 
@@ -220,7 +221,9 @@ impl Running {
                 (end.commit, ReadBack::Found(bytes))
             }
             Ok(None) => return Ok(()),
-            Err(ReadError::Gap { expected, .. }) => (expected, ReadBack::Absent { last_sequence: expected - 1 }),
+            Err(ReadError::Gap { expected, .. }) => {
+                (expected, ReadBack::Absent { last_sequence: expected - 1 })
+            }
             Err(ReadError::Broken { at, .. }) => {
                 (at, ReadBack::Found(reader.read_one(at).await?.unwrap_or_default()))
             }

@@ -54,7 +54,9 @@ pub enum ReadError {
         found: u64,
     },
     /// A commit does not follow the one before.
-    #[error("the chain breaks at commit {at}: {reason}; this is not one unaltered log: `counterfoil restore` rebuilds it from the archive")]
+    #[error(
+        "the chain breaks at commit {at}: {reason}; this is not one unaltered log: `counterfoil restore` rebuilds it from the archive"
+    )]
     Broken {
         /// Where.
         at: u64,

@@ -45,7 +45,9 @@ pub enum RestoreError {
     #[error(transparent)]
     Fold(#[from] FoldError),
     /// There is no archive.
-    #[error("{path} holds no archive: expected segment-*.cfs or tail-*.cft files there, or in its folder `archive`")]
+    #[error(
+        "{path} holds no archive: expected segment-*.cfs or tail-*.cft files there, or in its folder `archive`"
+    )]
     NoArchive {
         /// Where we looked.
         path: PathBuf,
@@ -90,7 +92,9 @@ pub enum RestoreError {
         reason: String,
     },
     /// A message did not get its place.
-    #[error("commit {number} was not stored: {reason}; the stream holds the commits before it. Run restore again")]
+    #[error(
+        "commit {number} was not stored: {reason}; the stream holds the commits before it. Run restore again"
+    )]
     NotStored {
         /// Which.
         number: u64,
@@ -221,7 +225,9 @@ impl Restore {
             }
             let length = bytes.len();
             let number = position.commit;
-            while acks.len() >= IN_FLIGHT_MAX || (in_flight + length > IN_FLIGHT_BYTES_MAX && !acks.is_empty()) {
+            while acks.len() >= IN_FLIGHT_MAX
+                || (in_flight + length > IN_FLIGHT_BYTES_MAX && !acks.is_empty())
+            {
                 let Some((number, length, ack)) = acks.pop_front() else { break };
                 stored(number, ack).await?;
                 in_flight -= length;

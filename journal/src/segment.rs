@@ -102,8 +102,11 @@ impl SegmentName {
         let text = path.file_name()?.to_str()?;
         let mut fields = text.strip_prefix("segment-")?.strip_suffix(".cfs")?.splitn(3, '-');
         let mut field = || fields.next();
-        let name =
-            Self { first: field()?.parse().ok()?, last: field()?.parse().ok()?, hash: field()?.parse().ok()? };
+        let name = Self {
+            first: field()?.parse().ok()?,
+            last: field()?.parse().ok()?,
+            hash: field()?.parse().ok()?,
+        };
         (name.to_string() == text && name.first >= 1 && name.first <= name.last).then_some(name)
     }
 }
@@ -159,7 +162,8 @@ impl SegmentHead {
                 time_us: u64_at(bytes, 112),
             },
         };
-        let ordered = head.first >= 1 && head.first <= head.last.commit && head.leaves_before <= head.last.leaf;
+        let ordered =
+            head.first >= 1 && head.first <= head.last.commit && head.leaves_before <= head.last.leaf;
         if !ordered || head.encode() != *bytes {
             return Err("its head is not canonical".to_owned());
         }

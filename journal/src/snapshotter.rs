@@ -49,7 +49,9 @@ pub enum FoldError {
     #[error(transparent)]
     Read(#[from] ReadError),
     /// The ledger does not accept a commit.
-    #[error("commit {at} cannot be applied: {reason}; this program does not understand this log: use a newer one")]
+    #[error(
+        "commit {at} cannot be applied: {reason}; this program does not understand this log: use a newer one"
+    )]
     NotApplied {
         /// Where.
         at: u64,
@@ -57,7 +59,9 @@ pub enum FoldError {
         reason: String,
     },
     /// The archive ends before, or has another commit there.
-    #[error("the archive leads to commit {came} ({came_hash}), expected commit {expected} ({expected_hash}): they are two logs, or the archive is cut")]
+    #[error(
+        "the archive leads to commit {came} ({came_hash}), expected commit {expected} ({expected_hash}): they are two logs, or the archive is cut"
+    )]
     NotThisLog {
         /// The commit that was asked for.
         expected: u64,
@@ -83,7 +87,13 @@ pub struct Snapshotter {
 
 impl Snapshotter {
     /// `last`: where the newest snapshot stands that the start could use.
-    pub fn new(data_dir: &Path, store: SnapshotStore, shard: u32, options: SnapshotOptions, last: Position) -> Self {
+    pub fn new(
+        data_dir: &Path,
+        store: SnapshotStore,
+        shard: u32,
+        options: SnapshotOptions,
+        last: Position,
+    ) -> Self {
         Self { store, data_dir: data_dir.to_owned(), shard, options, last, rest_until: None }
     }
 
@@ -226,8 +236,10 @@ pub fn rebuild(data_dir: &Path, mut progress: impl FnMut(Position)) -> Result<Re
 }
 
 fn compare(file: &SnapshotFile, state: &State) -> Result<Compared, FoldError> {
-    let stored = file.read_bytes()?;
-    let rebuilt = ledger::snapshot::write(state);
-    let difference = difference::first_difference(&stored, &rebuilt);
+    let difference = match file.read_bytes() {
+        Ok(stored) => difference::first_difference(&stored, &ledger::snapshot::write(state)),
+        Err(SnapshotError::Damaged { reason, .. }) => Some(format!("from its own name: {reason}")),
+        Err(error) => return Err(error.into()),
+    };
     Ok(Compared { file: file.clone(), difference })
 }

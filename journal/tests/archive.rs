@@ -133,7 +133,8 @@ async fn a_crash_between_sealing_and_deleting_leaves_both_and_is_finished() {
     flip(&segments[1], 200);
     std::fs::write(segments[2].with_extension("partial"), b"half").unwrap();
     let journal = Journal::open(options(&harness)).await.unwrap();
-    until("leftovers go", || files(&data_dir, "cft").len() <= 2 && files(&data_dir, "partial").is_empty()).await;
+    until("leftovers go", || files(&data_dir, "cft").len() <= 2 && files(&data_dir, "partial").is_empty())
+        .await;
     until("the rotten one is replaced", || hashes_or_empty(&data_dir).len() >= before.len()).await;
     journal.shutdown().await.unwrap();
     assert_eq!(hashes(&data_dir)[..before.len()], before);
@@ -206,7 +207,11 @@ async fn snapshots_are_made_beside_the_writer_and_a_rebuild_gives_the_same_bytes
     let last = journal.position().borrow().commit;
     journal.shutdown().await.unwrap();
     let newest = store.list().unwrap().remove(0);
-    assert_eq!((newest.commit, newest.read().unwrap().hash()), (last, hash), "the last one stands at the end");
+    assert_eq!(
+        (newest.commit, newest.read().unwrap().hash()),
+        (last, hash),
+        "the last one stands at the end"
+    );
     let rebuilt = rebuild(&data_dir, |_| {}).unwrap();
     let compared = rebuilt.compared.unwrap();
     assert_eq!((rebuilt.end.commit, compared.difference), (last, None));

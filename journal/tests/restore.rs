@@ -5,7 +5,10 @@ mod harness;
 
 use harness::*;
 use journal::auth::connect;
-use journal::restore::{Evidence, Plan, Restore, RestoreError, RestoreOptions, Restored, Step, move_stream_aside};
+use journal::restore::{
+    Evidence, Plan, Restore, RestoreError, RestoreOptions, Restored, Step, move_stream_aside,
+};
+use journal::stream::init_streams;
 use journal::tail::ARCHIVE_FOLDER;
 use journal::transparency::{Signer, Transparency};
 use journal::{CommittedCommit, Journal, StartError, SubmitError};
@@ -85,7 +88,8 @@ impl Baseline {
 
     /// A journal opens again and has everything.
     async fn serves_everything(&self, what: &str) {
-        let journal = Journal::open(self.harness.options("a")).await.unwrap_or_else(|e| panic!("{what}: {e}"));
+        let journal =
+            Journal::open(self.harness.options("a")).await.unwrap_or_else(|e| panic!("{what}: {e}"));
         let now = whole_log(&journal).await;
         assert_eq!(now.len(), self.log.len() + 1, "{what}: a new term is one commit");
         for (ours, theirs) in self.log.iter().zip(&now) {
@@ -149,7 +153,8 @@ async fn rot_in_every_file_of_the_store_is_noticed_and_restored() {
         ("deleted", |path| std::fs::remove_file(path).unwrap()),
     ];
     let kinds = baseline.stream_files();
-    let names: Vec<_> = kinds.iter().map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect();
+    let names: Vec<_> =
+        kinds.iter().map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect();
     for expected in ["1.blk", "index.db", "meta.inf", "meta.sum"] {
         assert!(names.iter().any(|name| name == expected), "{names:?}");
     }
@@ -174,14 +179,21 @@ async fn rot_in_every_file_of_the_store_is_noticed_and_restored() {
             }
             let restored = baseline.restore().await;
             assert_eq!(restored.commits, baseline.log.len() as u64, "{what}");
-            assert!(restored.proved.checkpoint_signature && restored.proved.snapshot_commit.is_some(), "{what}");
+            assert!(
+                restored.proved.checkpoint_signature && restored.proved.snapshot_commit.is_some(),
+                "{what}"
+            );
             rates.push(restored.commits_per_second);
             baseline.serves_everything(&what).await;
         }
     }
     println!("noticed and restored: {noticed:?}\nharmless to the server itself: {harmless:?}");
     let blocks = |list: &[String]| list.iter().filter(|what| what.starts_with("1.blk")).count();
-    assert_eq!((blocks(&noticed), blocks(&harmless)), (damages.len(), 0), "a block holds the messages themselves");
+    assert_eq!(
+        (blocks(&noticed), blocks(&harmless)),
+        (damages.len(), 0),
+        "a block holds the messages themselves"
+    );
     assert!(noticed.iter().any(|what| what.starts_with("meta")), "{noticed:?}");
     let rate = rates.iter().sum::<f64>() / rates.len() as f64;
     println!("{} restores, {rate:.0} commits/s", rates.len());
@@ -200,6 +212,40 @@ async fn harmless_damage_leaves_every_commit_in_place() {
         damage(&index);
         baseline.harness.server.restart().await.unwrap();
         baseline.serves_everything("index.db is derived").await;
+    }
+}
+
+/// `up` makes missing streams before it opens the journal: on rotten files that must not look like a fresh beginning.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_made_again_on_rotten_files_is_whole_or_refused() {
+    let mut baseline = Baseline::new().await;
+    let of = |name: &str| baseline.stream_files().into_iter().find(|path| path.ends_with(name)).unwrap();
+    let (meta, block) = (of("meta.inf"), of("1.blk"));
+    for both in [false, true] {
+        baseline.reset().await;
+        std::fs::remove_file(&meta).unwrap();
+        if both {
+            cut(&block, 0.7);
+        }
+        baseline.harness.server.restart().await.unwrap();
+        let server = &baseline.harness.server;
+        let init = connect(&server.url(), &server.keys().init_credentials().unwrap()).await.unwrap();
+        // Whether the server takes it is its own affair.
+        let made = init_streams(&init).await;
+        match Journal::open(baseline.harness.options("a")).await {
+            Ok(journal) => {
+                assert!(!both, "messages are missing");
+                println!("made again: {made:?}, and the server found its messages");
+                assert!(journal.position().borrow().commit > baseline.log.len() as u64);
+                journal.shutdown().await.unwrap();
+            }
+            Err(error) => {
+                println!("made again: {made:?}; {error}");
+                assert!(error.to_string().contains("counterfoil restore"), "{error}");
+                baseline.restore().await;
+                baseline.serves_everything("made again, then restored").await;
+            }
+        }
     }
 }
 
@@ -245,7 +291,8 @@ async fn archive_and_stream_both_damaged_complete_each_other() {
     list(&archive, &mut files);
     files.sort();
     // The archive loses its beginning, the stream its end.
-    let is_first = |path: &&PathBuf| path.file_name().unwrap().to_str().unwrap().contains("-00000000000000000001");
+    let is_first =
+        |path: &&PathBuf| path.file_name().unwrap().to_str().unwrap().contains("-00000000000000000001");
     let first = files.iter().find(is_first).unwrap();
     flip(first, 0.5);
     let block = baseline.stream_files().into_iter().find(|path| path.ends_with("1.blk")).unwrap();

@@ -5,6 +5,7 @@ use super::log_source::LogSource;
 use crate::exit_code::Failure;
 use crate::output::Output;
 use anyhow::Result;
+use journal::snapshotter::FoldError;
 use projector::describe::{Description, explain};
 use projector::fold::is_customer;
 use projector::index::{At, Range};
@@ -214,11 +215,18 @@ const EXIT_DIFFERS: u8 = 4;
 impl Rebuild {
     fn run(self, output: Output) -> Result<ExitCode> {
         if !self.data.join(journal::tail::ARCHIVE_FOLDER).is_dir() {
-            let missing = anyhow::anyhow!("{} has no archive; give the directory of `up --data`", self.data.display());
+            let missing =
+                anyhow::anyhow!("{} has no archive; give the directory of `up --data`", self.data.display());
             return Err(missing.context(Failure::Inconclusive));
         }
         let begin = std::time::Instant::now();
-        let rebuilt = journal::snapshotter::rebuild(&self.data, |_| {})?;
+        let rebuilt = match journal::snapshotter::rebuild(&self.data, |_| {}) {
+            Err(error @ FoldError::NotThisLog { .. }) => {
+                output.result(&error.to_string(), &json!({"same": false, "reason": error.to_string()}));
+                return Ok(ExitCode::from(EXIT_DIFFERS));
+            }
+            other => other?,
+        };
         let seconds = begin.elapsed().as_secs_f64();
         let end = rebuilt.end;
         let mut text = format!("Rebuilt {} events in {} commits, {seconds:.1} s", end.leaf, end.commit);

@@ -4,7 +4,9 @@ use crate::exit_code::Failure;
 use crate::output::Output;
 use anyhow::{Context, Result, bail};
 use journal::auth::{self, Credentials};
-use journal::restore::{Evidence, Plan, Restore, RestoreOptions, Restored, Step, move_stream_aside};
+use journal::restore::{
+    Evidence, Plan, Restore, RestoreError, RestoreOptions, Restored, Step, move_stream_aside,
+};
 use journal::server::{NatsServer, NatsServerOptions, PortChoice, find_nats_server};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -32,6 +34,9 @@ pub struct RestoreCommand {
     force: bool,
 }
 
+/// What was written is not what was signed.
+const EXIT_NOT_PROVED: u8 = 4;
+
 /// What happened to the stream that was there.
 #[derive(Default)]
 struct Moved {
@@ -43,7 +48,13 @@ impl RestoreCommand {
     /// Runs it.
     pub fn run(self, output: Output) -> Result<ExitCode> {
         let runtime = tokio::runtime::Runtime::new()?;
-        let (restored, moved) = runtime.block_on(self.restore())?;
+        let (restored, moved) = match runtime.block_on(self.restore()) {
+            Err(error) if matches!(error.downcast_ref(), Some(RestoreError::NotProved(_))) => {
+                eprintln!("counterfoil: {error:#}");
+                return Ok(ExitCode::from(EXIT_NOT_PROVED));
+            }
+            other => other?,
+        };
         let mut value = serde_json::to_value(&restored)?;
         value["moved_aside"] = json!(moved.path);
         value["moved_because"] = json!(moved.reason);
@@ -62,8 +73,7 @@ impl RestoreCommand {
     async fn into_data(&self, data: &Path) -> Result<(Restored, Moved)> {
         let _lock = journal::journal::lock_data_dir(data)?;
         let binary = find_nats_server()?;
-        let options =
-            NatsServerOptions { binary, data_dir: data.to_owned(), port: PortChoice::Any };
+        let options = NatsServerOptions { binary, data_dir: data.to_owned(), port: PortChoice::Any };
         let mut server = NatsServer::start(options).await?;
         let credentials = server.keys().restore_credentials()?;
         let evidence = Evidence::gather(data, &self.archive)?;
@@ -95,7 +105,7 @@ impl RestoreCommand {
         let plan = restore.plan().await?;
         if let Some(reason) = self.reason_to_move(&plan)? {
             let stream = journal::stream::LEDGER_STREAM.to_owned();
-            let refused = journal::restore::RestoreError::NeedsMove { stream, reason };
+            let refused = RestoreError::NeedsMove { stream, reason };
             return Err(anyhow::Error::new(refused).context(Failure::Finding));
         }
         Ok((restore.carry_out(&plan).await?, Moved::default()))
@@ -124,7 +134,10 @@ fn describe(restored: &Restored, moved: &Moved) -> String {
         0 => "The stream holds the whole log; nothing was written.".to_owned(),
         count => format!(
             "Wrote {count} commits ({} events) in {:.1} s: {:.0} commits/s, {:.0} events/s.",
-            restored.republished_events, restored.seconds, restored.commits_per_second, restored.events_per_second
+            restored.republished_events,
+            restored.seconds,
+            restored.commits_per_second,
+            restored.events_per_second
         ),
     };
     if let Some(path) = &moved.path {
@@ -137,7 +150,9 @@ fn describe(restored: &Restored, moved: &Moved) -> String {
     match (&proved.checkpoint_size, proved.checkpoint_signature) {
         (Some(size), true) => text += &format!("\nThe root at size {size} is the signed one."),
         (Some(size), false) => {
-            text += &format!("\nThe root at size {size} is the checkpoint's; no policy, so nobody's signature was checked.");
+            text += &format!(
+                "\nThe root at size {size} is the checkpoint's; no policy, so nobody's signature was checked."
+            );
         }
         (None, _) => text += "\nThere was no checkpoint to compare with.",
     }

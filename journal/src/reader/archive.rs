@@ -77,7 +77,12 @@ impl ArchiveReader {
         let first = first.max(1);
         // The commit before anchors the chain.
         let anchor = if first > 1 { first - 1 } else { 1 };
-        ArchiveCommits { raw: self.raw(anchor), chain: ChainCheck::new(self.shard, anchor), first, ended: false }
+        ArchiveCommits {
+            raw: self.raw(anchor),
+            chain: ChainCheck::new(self.shard, anchor),
+            first,
+            ended: false,
+        }
     }
 
     /// The same, read, checked and decoded on a thread of its own while the caller applies.
@@ -117,7 +122,9 @@ impl Open {
         match self {
             Open::Tail(records) => {
                 let record = records.next_record()?;
-                Ok(record.map(|record| (record.head.number, RawCommit { hash: Some(record.hash), bytes: record.bytes })))
+                Ok(record.map(|record| {
+                    (record.head.number, RawCommit { hash: Some(record.hash), bytes: record.bytes })
+                }))
             }
             Open::Segment { segment, frame, ready, next } => {
                 if ready.is_empty() {

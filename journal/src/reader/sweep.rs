@@ -38,7 +38,11 @@ impl Reader {
     }
 
     /// At least one message from `next` on; a few tries, as a server that just started may not answer yet.
-    pub(super) async fn fetch_batch(&self, next: u64, last: u64) -> Result<Vec<(u64, bytes::Bytes)>, ReadError> {
+    pub(super) async fn fetch_batch(
+        &self,
+        next: u64,
+        last: u64,
+    ) -> Result<Vec<(u64, bytes::Bytes)>, ReadError> {
         let mut tried = 0;
         loop {
             let fetched = fetch::fetch(&self.options.client, &self.options.stream, next, last).await;

@@ -121,7 +121,8 @@ async fn adopt(
         }
         held += bytes.len();
         if held > SURVIVORS_BYTES_MAX {
-            let reason = format!("the archive lacks more than {SURVIVORS_BYTES_MAX} bytes that only the stream has");
+            let reason =
+                format!("the archive lacks more than {SURVIVORS_BYTES_MAX} bytes that only the stream has");
             return Err(RestoreError::NeedsMove { stream: LEDGER_STREAM.to_owned(), reason });
         }
         from_stream.insert(next, bytes);
@@ -161,7 +162,8 @@ fn step(found: &Found, head: Position, other: Other) -> Step {
     }
     let readable = found.hashes.len() as u64;
     if messages != last || first != 1 || readable != last {
-        let reason = format!("it reports {messages} messages from {first} to {last}, {readable} of them can be read");
+        let reason =
+            format!("it reports {messages} messages from {first} to {last}, {readable} of them can be read");
         return Step::MoveAside { reason };
     }
     match last.cmp(&head.commit) {

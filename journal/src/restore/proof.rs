@@ -101,7 +101,11 @@ fn segment_notes(archive: &Path) -> Vec<String> {
 }
 
 /// Reads the stream up to `head` and compares with everything that is known.
-pub(super) async fn prove(reader: &Reader, head: Position, evidence: &Evidence) -> Result<Proved, RestoreError> {
+pub(super) async fn prove(
+    reader: &Reader,
+    head: Position,
+    evidence: &Evidence,
+) -> Result<Proved, RestoreError> {
     let not_proved = |reason: String| Err(RestoreError::NotProved(reason));
     let mut state = State::new(reader.shard());
     let mut root = RootBuilder::new();
@@ -121,7 +125,11 @@ pub(super) async fn prove(reader: &Reader, head: Position, evidence: &Evidence) 
         if let Some(file) = evidence.snapshot.as_ref().filter(|file| file.commit == commit.number) {
             let bytes = file.read_bytes().map_err(crate::snapshotter::FoldError::from)?;
             if bytes != ledger::snapshot::write(&state) {
-                return not_proved(format!("the state at commit {} is not {}", file.commit, file.path.display()));
+                return not_proved(format!(
+                    "the state at commit {} is not {}",
+                    file.commit,
+                    file.path.display()
+                ));
             }
             snapshot_commit = Some(commit.number);
         }
@@ -140,7 +148,11 @@ pub(super) async fn prove(reader: &Reader, head: Position, evidence: &Evidence) 
         && (root.size() != size || root.root() != checkpoint.root)
     {
         let ours = root.root();
-        return not_proved(format!("root {ours} at size {}, signed is {} at {size}", root.size(), checkpoint.root));
+        return not_proved(format!(
+            "root {ours} at size {}, signed is {} at {size}",
+            root.size(),
+            checkpoint.root
+        ));
     }
     Ok(Proved {
         chain: !nowhere(head),

@@ -1,8 +1,8 @@
 //! Reads a segment: its facts at once, its commits frame by frame, everything when it is verified. Must not: repair.
 
 use super::{
-    CHECKPOINT_BYTES_MAX, Frame, HEAD_BYTES, INDEX_ENTRY_BYTES, MAGIC_END, SegmentError, SegmentHead, SegmentName,
-    SegmentStore, TRAILER_BYTES, TRAILER_HASH_AT, hash_at, u32_at, u64_at,
+    CHECKPOINT_BYTES_MAX, Frame, HEAD_BYTES, INDEX_ENTRY_BYTES, MAGIC_END, SegmentError, SegmentHead,
+    SegmentName, SegmentStore, TRAILER_BYTES, TRAILER_HASH_AT, hash_at, u32_at, u64_at,
 };
 use crate::pipeline::Position;
 use crate::reader::RawCheck;

@@ -2,7 +2,10 @@
 //! by itself.
 
 use super::builder::size_of;
-use super::{DirectoryStore, Part, Segment, SegmentBuilder, SegmentError, SegmentName, keep_aside, list_parts, set_aside};
+use super::{
+    DirectoryStore, Part, Segment, SegmentBuilder, SegmentError, SegmentName, keep_aside, list_parts,
+    set_aside,
+};
 use crate::pipeline::Position;
 use crate::reader::RawCheck;
 use crate::tail::{Records, TailError, TailIndex};
@@ -35,7 +38,13 @@ pub(crate) struct Wound {
 impl Sealer {
     /// Works on the archive folder `dir` of an open tail. `checkpoint`: where the newest signed note is published; it need
     /// not exist. `keep_files`: see [`SEALED_AFTER_FILES`].
-    pub fn new(dir: &Path, shard: u32, index: Arc<TailIndex>, checkpoint: PathBuf, keep_files: usize) -> Self {
+    pub fn new(
+        dir: &Path,
+        shard: u32,
+        index: Arc<TailIndex>,
+        checkpoint: PathBuf,
+        keep_files: usize,
+    ) -> Self {
         Self { dir: dir.to_owned(), shard, index, checkpoint, keep_files }
     }
 
@@ -177,7 +186,8 @@ impl Sealer {
             }
             Part::Tail { first, path } => {
                 let end = next.map_or(u64::MAX, |next| next - 1);
-                let check = if known { RawCheck::after(self.shard, before) } else { RawCheck::anywhere(self.shard) };
+                let check =
+                    if known { RawCheck::after(self.shard, before) } else { RawCheck::anywhere(self.shard) };
                 match self.inspect_tail(path, *first, check) {
                     // A shorter file is a gap before the next part.
                     Ok(found) => Ok(found),

@@ -11,7 +11,8 @@ use std::sync::Arc;
 fn chain(first: u64, last: u64) -> Vec<Vec<u8>> {
     let mut previous = Hash32([0; 32]);
     let commits = (1..=last).map(|number| {
-        let events = (0..3).map(|leaf| ByteVec::from(format!("event {leaf} of commit {number}").into_bytes()));
+        let events =
+            (0..3).map(|leaf| ByteVec::from(format!("event {leaf} of commit {number}").into_bytes()));
         let commit = Commit {
             version: 1,
             shard: 7,
@@ -55,7 +56,10 @@ fn what_was_built_is_read_back() {
     assert_eq!(SegmentName::parse(Path::new(&name.to_string())), Some(name));
     let segment = Segment::open(store, name).unwrap();
     let head = segment.head();
-    assert_eq!((head.shard, head.first, head.last.commit, head.leaves_before, head.last.leaf), (7, 5, 100, 12, 300));
+    assert_eq!(
+        (head.shard, head.first, head.last.commit, head.leaves_before, head.last.leaf),
+        (7, 5, 100, 12, 300)
+    );
     assert_eq!(segment.checkpoint(), NOTE);
     assert_eq!(segment.verify().unwrap(), head.last);
     for (number, commit) in (5..).zip(&commits) {

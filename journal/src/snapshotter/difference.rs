@@ -24,7 +24,9 @@ pub(super) fn first_difference(stored: &[u8], rebuilt: &[u8]) -> Option<String> 
         if ours != theirs {
             let place: Vec<_> = levels.iter().map(|level| level.passed.to_string()).collect();
             let place = if place.is_empty() { "the top".to_owned() } else { place.join("/") };
-            return Some(format!("at {place} (byte {at}): the snapshot has {ours}, the rebuilt state {theirs}"));
+            return Some(format!(
+                "at {place} (byte {at}): the snapshot has {ours}, the rebuilt state {theirs}"
+            ));
         }
         step(&mut levels, &ours);
     }

@@ -157,8 +157,12 @@ impl TailIndex {
             match parts.iter().rev().find(|part| part.first <= number) {
                 None => return Ok(None),
                 Some(part) => match &part.place {
-                    Place::Tail { path, offsets: Some(offsets) } => return Ok(found(part.first, path, offsets, number)),
-                    Place::Segment { open: Some(segment), .. } => return Ok(Some(Found::Segment(segment.clone()))),
+                    Place::Tail { path, offsets: Some(offsets) } => {
+                        return Ok(found(part.first, path, offsets, number));
+                    }
+                    Place::Segment { open: Some(segment), .. } => {
+                        return Ok(Some(Found::Segment(segment.clone())));
+                    }
                     Place::Tail { .. } | Place::Segment { .. } => {}
                 },
             }

@@ -139,7 +139,8 @@ fn record_in(bytes: &Bytes, at: usize, shard: u32) -> Option<(CommitHead, Bytes)
     let begin = at + RECORD_HEAD_BYTES;
     let length = u32::from_le_bytes(bytes[at..at + 4].try_into().ok()?) as usize;
     // A commit is a CBOR array of eight; without this look nearly every place would be hashed.
-    let plausible = (1..=COMMIT_BYTES_MAX).contains(&length) && begin + length <= bytes.len() && bytes[begin] == 0x88;
+    let plausible =
+        (1..=COMMIT_BYTES_MAX).contains(&length) && begin + length <= bytes.len() && bytes[begin] == 0x88;
     if !plausible {
         return None;
     }
@@ -194,7 +195,10 @@ impl Records {
             }
             let length = u32::from_le_bytes([head[0], head[1], head[2], head[3]]);
             let left = self.file_bytes - self.offset.min(self.file_bytes);
-            if length == 0 || length as usize > COMMIT_BYTES_MAX || u64::from(length) + RECORD_HEAD_BYTES as u64 > left {
+            if length == 0
+                || length as usize > COMMIT_BYTES_MAX
+                || u64::from(length) + RECORD_HEAD_BYTES as u64 > left
+            {
                 // Whoever reads it says what is wrong with it.
                 let back = self.file.seek_relative(-(RECORD_HEAD_BYTES as i64));
                 return back.map_err(TailError::io(&self.path, "seek"));
