@@ -1,5 +1,7 @@
 //! What an audit says: checks with findings, totals, and one verdict. For machines in `json`, for people in `text`.
 
+pub mod dsse;
+pub mod html;
 pub mod json;
 pub mod text;
 
