@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod archive;
+pub mod bundle;
 pub mod chain;
 pub mod checks;
 pub mod commits;

@@ -21,15 +21,17 @@ mod world;
 
 use crate::checks::CheckKind;
 use crate::commits;
-use crate::copy::LogCopy;
+use crate::copy::{CopyFault, LogCopy};
 use crate::error::AuditError;
 use crate::log::Walk;
 use crate::report::Report;
 use crate::verify::{head, load_policy};
 pub(crate) use charges::SampledCharge;
 use judge::Judge;
-use protocol::codec::decode_event;
+use protocol::codec::{CodecError, decode_event};
+use protocol::event::Event;
 use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, SyncSender};
 pub(crate) use totals::symbol;
 pub(crate) use world::World;
 
@@ -92,9 +94,45 @@ pub(crate) fn run(
     Ok(Replayed { report, judge, world })
 }
 
-fn fold_entries(copy: &LogCopy, walk: &mut Walk<'_>, world: &mut World, judge: &mut Judge) {
-    let has_receipts = copy.has_receipts();
+/// Bundles that wait between the thread that reads, hashes and decodes, and the one that judges.
+const QUEUE_BUNDLES_MAX: usize = 64;
+
+/// A bundle's events, in the order of their leaves.
+struct Decoded {
+    first_leaf: u64,
+    events: Vec<Result<Event, CodecError>>,
+}
+
+/// Reads, hashes and decodes until the end, a fault, or until nobody listens any more.
+fn decode_entries(walk: &mut Walk<'_>, decoded: &SyncSender<Result<Decoded, CopyFault>>) {
     while let Some(bundle) = walk.next_bundle() {
+        let events = bundle.map(|bundle| {
+            let events = bundle.entries.iter().map(|entry| decode_event(entry)).collect();
+            Decoded { first_leaf: bundle.first_leaf, events }
+        });
+        let is_fault = events.is_err();
+        if decoded.send(events).is_err() || is_fault {
+            return;
+        }
+    }
+}
+
+fn fold_entries(copy: &LogCopy, walk: &mut Walk<'_>, world: &mut World, judge: &mut Judge) {
+    let (sender, decoded) = std::sync::mpsc::sync_channel(QUEUE_BUNDLES_MAX);
+    std::thread::scope(|scope| {
+        scope.spawn(move || decode_entries(walk, &sender));
+        fold_decoded(copy, decoded, world, judge);
+    });
+}
+
+fn fold_decoded(
+    copy: &LogCopy,
+    decoded: Receiver<Result<Decoded, CopyFault>>,
+    world: &mut World,
+    judge: &mut Judge,
+) {
+    let has_receipts = copy.has_receipts();
+    for bundle in decoded {
         let bundle = match bundle {
             Ok(bundle) => bundle,
             Err(fault) => {
@@ -107,11 +145,11 @@ fn fold_entries(copy: &LogCopy, walk: &mut Walk<'_>, world: &mut World, judge: &
                 return;
             }
         };
-        for (leaf, entry) in (bundle.first_leaf..).zip(&bundle.entries) {
+        for (leaf, event) in (bundle.first_leaf..).zip(bundle.events) {
             judge.checks().of(CheckKind::Entries).examine();
             judge.at(0, leaf);
             judge.examine(CheckKind::Codec);
-            match decode_event(entry) {
+            match event {
                 Ok(event) => {
                     world.fold(judge, leaf, &event);
                     if has_receipts {

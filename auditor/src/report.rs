@@ -1,11 +1,12 @@
 //! What an audit says: checks with findings, totals, and one verdict. For machines in `json`, for people in `text`.
 
+pub mod dsse;
+pub mod html;
 pub mod json;
 pub mod text;
 
 use crate::checks::{CheckKind, Gravity};
 use serde::Serialize;
-use std::collections::BTreeMap;
 
 /// The report's layout.
 pub const REPORT_SCHEMA: &str = "counterfoil-audit-report-1";
@@ -128,18 +129,23 @@ impl Check {
 /// Checks by kind, while an audit runs.
 #[derive(Clone, Default, Debug)]
 pub struct Checks {
-    by_kind: BTreeMap<CheckKind, Check>,
+    /// By the kind's number: a replay looks here dozens of times an event.
+    by_kind: Vec<Option<Check>>,
 }
 
 impl Checks {
     /// The check of a kind, begun when it was not.
     pub fn of(&mut self, kind: CheckKind) -> &mut Check {
-        self.by_kind.entry(kind).or_insert_with(|| Check::new(kind))
+        let at = kind as usize;
+        if self.by_kind.len() <= at {
+            self.by_kind.resize_with(CheckKind::ALL.len(), || None);
+        }
+        self.by_kind[at].get_or_insert_with(|| Check::new(kind))
     }
 
     /// All of them, in the order of [`CheckKind`].
     pub fn into_vec(self) -> Vec<Check> {
-        self.by_kind.into_values().collect()
+        self.by_kind.into_iter().flatten().collect()
     }
 }
 

@@ -49,6 +49,8 @@ pub enum Audit {
     Liabilities(examine::Liabilities),
     /// One account's place in that tree, for its owner.
     ProveBalance(examine::ProveBalance),
+    /// Every audit that needs nothing but a copy, and a folder of evidence.
+    Bundle(examine::Bundle),
     /// Check such a place against the published root and total, offline.
     CheckBalance(examine::CheckBalance),
 }
@@ -188,6 +190,7 @@ impl Audit {
             Audit::Privacy(source) => examine::look_for_persons(source),
             Audit::Liabilities(liabilities) => liabilities.run(),
             Audit::ProveBalance(prove) => prove.run(),
+            Audit::Bundle(bundle) => bundle.run(),
             Audit::CheckBalance(check) => check.run(),
         };
         let report = match report {

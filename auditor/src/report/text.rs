@@ -85,7 +85,7 @@ fn check_lines(text: &mut String, check: &Check) {
     }
 }
 
-fn decimal(base_units: &str, scale: u8) -> String {
+pub(crate) fn decimal(base_units: &str, scale: u8) -> String {
     let amount = base_units.parse().map(protocol::Amount);
     amount.map_or_else(|_| base_units.to_owned(), |amount| amount.to_decimal_string(scale))
 }

@@ -207,6 +207,7 @@ fn by_roles() -> Story {
             _ => Actor::Watcher,
         };
     }
+    story.seal();
     story
 }
 
@@ -333,4 +334,57 @@ fn a_negative_sibling_hides_nothing() {
 fn a_period_that_is_none_is_a_wrong_argument() {
     let error: AuditError = "October".parse::<Period>().unwrap_err();
     assert_eq!(error.exit_code(), 2);
+}
+
+// ---- the package
+
+#[test]
+fn a_bundle_is_whole_signed_and_safe_to_open() {
+    use data_encoding::{BASE64, HEXLOWER};
+    use ed25519_dalek::{Signature, SigningKey};
+    use sha2::{Digest, Sha256};
+    let mut story = by_roles();
+    // What a host may write into a reason must stay text on the page.
+    story.tell(
+        BatchFailed { batch: BatchId([88; 16]), reason: "<script>alert(1)</script>".into() },
+        &[],
+        &[],
+    );
+    let (directory, out) = (copy_of(&story), tempfile::tempdir().unwrap());
+    for n in 0..2 {
+        put(&directory.path().join(format!("receipts/{}.cbor", JOBS[n])), &receipt_bytes(n));
+    }
+    let options = auditor::bundle::BundleOptions {
+        directory: directory.path().to_owned(),
+        policy: None,
+        period: Some(Period { from_us: 0, to_us: START_US }),
+        seed: Some([5; 32]),
+        out: out.path().to_owned(),
+    };
+    let report = auditor::bundle::bundle(&options).unwrap();
+    assert_eq!(report.exit_code, 1, "a batch that nobody closed failed");
+    let read = |name: &str| std::fs::read(out.path().join(name)).unwrap();
+    let json = |name: &str| -> serde_json::Value { serde_json::from_slice(&read(name)).unwrap() };
+    let manifest = json("manifest.json");
+    let files = manifest["files"].as_array().unwrap();
+    assert!(files.len() > 10, "{manifest:#}");
+    for file in files {
+        let hash = HEXLOWER.encode(&Sha256::digest(read(file["name"].as_str().unwrap())));
+        assert_eq!(file["sha256"], hash.as_str(), "{file}");
+    }
+    let page = String::from_utf8(read("index.html")).unwrap();
+    assert!(page.contains("Trial balance") && page.contains("class=\"verdict finding\""));
+    assert!(!page.contains("<script") && !page.contains("http-equiv"), "no script, whatever the log says");
+    let envelope = json("report.dsse.json");
+    let bytes = |value: &serde_json::Value| BASE64.decode(value.as_str().unwrap().as_bytes()).unwrap();
+    let (payload, signature) = (bytes(&envelope["payload"]), bytes(&envelope["signatures"][0]["sig"]));
+    let kind = envelope["payloadType"].as_str().unwrap();
+    let signed =
+        [format!("DSSEv1 {} {kind} {} ", kind.len(), payload.len()).into_bytes(), payload.clone()].concat();
+    let key = SigningKey::from_bytes(&[5; 32]).verifying_key();
+    key.verify_strict(&signed, &Signature::from_slice(&signature).unwrap()).unwrap();
+    let statement: serde_json::Value = serde_json::from_slice(&payload).unwrap();
+    assert_eq!(statement["predicate"]["result"], "FAILED");
+    assert_eq!(statement["subject"][0]["digest"]["sha256"], report.subject.root.as_str());
+    assert!(statement["predicate"]["failedTests"].as_array().unwrap().contains(&"batches".into()));
 }

@@ -11,4 +11,5 @@ mod mutations;
 mod parts;
 mod reconciling;
 mod sampling;
+mod speed;
 mod story;

@@ -3,6 +3,7 @@
 use super::read_secret;
 use anyhow::{Context, Result};
 use auditor::AuditError;
+use auditor::bundle::{BundleOptions, bundle};
 use auditor::completeness::{CompletenessOptions, completeness};
 use auditor::cutoff::{CutoffOptions, cutoff};
 use auditor::duties::{DutiesOptions, duties};
@@ -172,6 +173,31 @@ impl ProveBalance {
             write(&self.out.join(name), &serde_json::to_vec_pretty(&proof)?)?;
         }
         Ok(report)
+    }
+}
+
+/// See [`super::Audit::Bundle`].
+#[derive(clap::Args)]
+pub struct Bundle {
+    #[command(flatten)]
+    source: Source,
+    /// Where the package goes.
+    #[arg(long, short, value_name = "DIR")]
+    out: PathBuf,
+    /// Also what lies across the edges of a period.
+    #[arg(long, value_name = "PERIOD")]
+    period: Option<String>,
+    /// File of 64 hex digits, an Ed25519 seed of yours, to sign the statement with.
+    #[arg(long, value_name = "FILE")]
+    sign_key: Option<PathBuf>,
+}
+
+impl Bundle {
+    pub(super) fn run(self) -> Result<Report> {
+        let Source { directory, policy } = self.source;
+        let period = self.period.map(|text| text.parse()).transpose().map_err(|e: AuditError| e)?;
+        let seed = self.sign_key.as_deref().map(read_secret).transpose()?;
+        Ok(bundle(&BundleOptions { directory, policy, period, seed, out: self.out })?)
     }
 }
 
