@@ -114,8 +114,46 @@ impl Log {
         let cost = 1_000_000 + self.next_random(9_000_000) as i128;
         let reserved = cost * 3;
         let (from, to) = (CUSTOMERS + customer, EARNERS + operator);
-        let slices = |amount: i128| vec![Slice { grant: GrantId(customer), amount: Amount(amount) }];
-        let account = AccountId(id(1, customer.into()));
+        self.grant_and_hold(customer, reserved);
+        let (node, operator_id) = (NodeId(id(5, operator.into())), OperatorId([operator as u8; 32]));
+        let body = Hash32([0; 32]);
+        self.push(
+            JobDispatched { job, attempt: 0, node, operator: operator_id, body, continues_at: 0 },
+            &[],
+            &[],
+        );
+        let share = cost * 8 / 10;
+        let capture = UsageCaptured {
+            hold,
+            job,
+            attempt: 0,
+            node,
+            operator: operator_id,
+            outcome: Outcome::Completed,
+            input_units: 500,
+            output_units: 300,
+            output_units_worker: 300,
+            output_units_gateway: 300,
+            cost: Amount(cost),
+            slices: vec![Slice { grant: GrantId(customer), amount: Amount(cost) }],
+            operator_share: Amount(share),
+            platform_share: Amount(cost - share),
+            receipt: Hash32([0; 32]),
+            chain_head: Hash32([0; 32]),
+            part: None,
+            beyond_hold: None,
+        };
+        let booked = [(from, cost), (to, -share), (REVENUE, share - cost)];
+        self.push(capture, &booked, &[(from, -reserved), (HOLDS, reserved)]);
+        if self.jobs.is_multiple_of(20_000) {
+            self.batch();
+        }
+    }
+
+    /// A grant, and a hold of all of it for the current job.
+    fn grant_and_hold(&mut self, customer: u32, reserved: i128) {
+        let (job, hold) = (JobId(id(3, self.jobs)), HoldId(id(4, self.jobs)));
+        let (from, account) = (CUSTOMERS + customer, AccountId(id(1, customer.into())));
         self.push(
             GrantIssued {
                 grant: GrantId(self.jobs as u32),
@@ -138,7 +176,7 @@ impl Log {
                 account,
                 asset: AssetId(0),
                 amount: Amount(reserved),
-                slices: slices(reserved),
+                slices: vec![Slice { grant: GrantId(customer), amount: Amount(reserved) }],
                 rate_card_version: 1,
                 rate_card_hash: Hash32([0; 32]),
                 model: "small".into(),
@@ -150,39 +188,6 @@ impl Log {
             &[],
             &[(from, reserved), (HOLDS, -reserved)],
         );
-        let (node, operator_id) = (NodeId(id(5, operator.into())), OperatorId([operator as u8; 32]));
-        let body = Hash32([0; 32]);
-        self.push(
-            JobDispatched { job, attempt: 0, node, operator: operator_id, body, continues_at: 0 },
-            &[],
-            &[],
-        );
-        let share = cost * 8 / 10;
-        let capture = UsageCaptured {
-            hold,
-            job,
-            attempt: 0,
-            node,
-            operator: operator_id,
-            outcome: Outcome::Completed,
-            input_units: 500,
-            output_units: 300,
-            output_units_worker: 300,
-            output_units_gateway: 300,
-            cost: Amount(cost),
-            slices: slices(cost),
-            operator_share: Amount(share),
-            platform_share: Amount(cost - share),
-            receipt: Hash32([0; 32]),
-            chain_head: Hash32([0; 32]),
-            part: None,
-            beyond_hold: None,
-        };
-        let booked = [(from, cost), (to, -share), (REVENUE, share - cost)];
-        self.push(capture, &booked, &[(from, -reserved), (HOLDS, reserved)]);
-        if self.jobs.is_multiple_of(20_000) {
-            self.batch();
-        }
     }
 
     fn batch(&mut self) {

@@ -70,8 +70,16 @@ impl Provenance {
     }
 }
 
+/// The sign of files that show both sides.
+const DEBIT_CREDIT: &str = "+ debit, - credit";
+
 /// The lines every text file begins with, each behind `prefix`.
-fn provenance_lines(prefix: &str, name: &str, provenance: &Provenance, extra: &[String]) -> String {
+fn provenance_lines(
+    prefix: &str,
+    (name, sign): (&str, &str),
+    provenance: &Provenance,
+    extra: &[String],
+) -> String {
     let mut text = String::new();
     let root = provenance.root.map_or_else(|| "no checkpoint of this size".to_owned(), |r| r.to_string());
     let mut line = |content: String| writeln!(text, "{prefix} {content}").expect("writing to a string");
@@ -79,7 +87,7 @@ fn provenance_lines(prefix: &str, name: &str, provenance: &Provenance, extra: &[
     line(format!("origin: {}", provenance.origin));
     line(format!("size: {}", provenance.size));
     line(format!("root: {root}"));
-    line("sign: + debit, - credit".to_owned());
+    line(format!("sign: {sign}"));
     for content in extra {
         line(content.clone());
     }

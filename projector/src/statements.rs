@@ -73,9 +73,9 @@ impl LinePart {
     }
 }
 
-/// A liability of ours is the owner's credit: the sign turned for them.
+/// From the owner's side: a liability of ours is their credit, a receivable their debt; our own assets stay as they are.
 pub fn theirs(kind: AccountKind, amount: Amount) -> Amount {
-    if kind.is_debit_normal() { amount } else { -amount }
+    if kind.is_debit_normal() && kind != AccountKind::Receivable { amount } else { -amount }
 }
 
 /// The account on the other side of a leg: the largest leg of the other sign in the same list, the first of equals.

@@ -183,7 +183,7 @@ fn duckdb_reads_the_postings_and_they_sum_to_zero() {
     // DuckDB would guess DOUBLE: the type of the amounts is said.
     let script = "import duckdb, sys\n\
         read = f\"read_csv('{sys.argv[1]}', header=true, comment='#', types={{'amount_base': 'HUGEINT'}})\"\n\
-        rows = duckdb.sql(f'select count(*) from {read}').fetchone()[0]\n\
+        rows = duckdb.sql(f'select count(*) from {read}').fetchall()[0][0]\n\
         off = duckdb.sql(f'select seq, asset from {read} group by all having sum(amount_base) <> 0').fetchall()\n\
         print(rows, off)\n\
         sys.exit(1 if off or rows == 0 else 0)";
@@ -199,5 +199,8 @@ fn duckdb_reads_the_postings_and_they_sum_to_zero() {
     assert!(fine.status.success(), "{told}");
     let rows: usize = story::log().iter().map(|event| event.postings.len()).sum();
     assert!(told.starts_with(&rows.to_string()), "{told}");
-    assert!(!run(&csv.replacen(",1000000,9", ",1000001,9", 1)).status.success(), "an altered row was accepted");
+    assert!(
+        !run(&csv.replacen(",1000000,9", ",1000001,9", 1)).status.success(),
+        "an altered row was accepted"
+    );
 }

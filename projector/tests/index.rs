@@ -308,6 +308,20 @@ fn points_that_do_not_exist_are_named() {
 }
 
 #[test]
+fn a_live_follower_appends_commit_by_commit() {
+    let world = some_log(0);
+    let (commits, events) = (commits_of(&world), events_of(&world));
+    let dir = tempfile::tempdir().unwrap();
+    let mut index = Index::open(dir.path()).unwrap();
+    for commit in &commits {
+        index.append([Ok::<_, String>(commit.clone())]).unwrap();
+    }
+    check_size(&index, &events, events.len() as u64);
+    let again = index.append([Ok::<_, String>(commits[3].clone())]).unwrap_err();
+    assert!(matches!(again, IndexError::Foreign { .. }), "{again}");
+}
+
+#[test]
 fn the_newest_lines_are_kept_when_there_are_too_many() {
     let commits = commits_of(&some_log(0));
     let dir = tempfile::tempdir().unwrap();

@@ -10,6 +10,7 @@ use projector::subject::{Finder, Subject};
 use projector::{At, Index};
 use protocol::event::Event;
 use std::cell::RefCell;
+use std::path::Path;
 
 /// Where a data directory keeps the index; deleting it is safe.
 const INDEX_FOLDER: &str = "books";
@@ -64,11 +65,7 @@ impl OpenBooks {
         match source.place()? {
             Place::Data(dir) => {
                 let archive = ArchiveReader::open(dir)?;
-                let (index, caught) =
-                    Index::catch_up(&dir.join(INDEX_FOLDER), |first| archive_commits(&archive, first))?;
-                if caught == Caught::Rebuilt {
-                    tracing::warn!(target: "books", "the index did not fit the log and was built anew");
-                }
+                let index = index_of(&archive, &dir.join(INDEX_FOLDER))?;
                 Ok(OpenBooks { index, at, log: Log::Archive(archive, RefCell::default()) })
             }
             Place::Gateway(url) => {
@@ -84,6 +81,29 @@ impl OpenBooks {
     /// The size that `--at` names; a point that does not exist is a finding.
     pub fn size(&self) -> Result<u64> {
         self.index.size_at(self.at).context(Failure::Finding)
+    }
+}
+
+/// The index in a folder; one in memory where the folder cannot be written or another process has it open.
+fn index_of(archive: &ArchiveReader, folder: &Path) -> Result<Index> {
+    let in_memory = |reason: String| {
+        tracing::warn!(target: "books", reason, "no index on disk, the log is read whole");
+        let mut index = Index::in_memory()?;
+        index.follow(archive_commits(archive, 1))?;
+        Ok(index)
+    };
+    if let Err(error) = std::fs::create_dir_all(folder) {
+        return in_memory(error.to_string());
+    }
+    match Index::catch_up(folder, |first| archive_commits(archive, first)) {
+        Ok((index, caught)) => {
+            if caught == Caught::Rebuilt {
+                tracing::warn!(target: "books", "the index did not fit the log and was built anew");
+            }
+            Ok(index)
+        }
+        Err(IndexError::InUse(path)) => in_memory(format!("{} is open elsewhere", path.display())),
+        Err(error) => Err(error.into()),
     }
 }
 

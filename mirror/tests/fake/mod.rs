@@ -1,5 +1,6 @@
 //! The Streams service of an event store, in this process: Append and Read over real gRPC, with the messages of the
 //! public proto files by hand (only the fields that are used). It can lose answers and refuse.
+#![allow(clippy::result_large_err, reason = "the Status is tonic's")]
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -8,7 +9,6 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use tokio::net::TcpListener;
-use tokio_stream::StreamExt;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::body::Body;
 use tonic::codec::ProstCodec;
@@ -325,7 +325,7 @@ impl ServerStreamingService<ReadRequest> for Read {
 
     fn call(&mut self, request: Request<ReadRequest>) -> Self::Future {
         let answers = self.0.read(request.into_inner());
-        let stream: Self::ResponseStream = Box::pin(tokio_stream::iter(answers).map(|answer| answer));
+        let stream: Self::ResponseStream = Box::pin(tokio_stream::iter(answers));
         Box::pin(async move { Ok(Response::new(stream)) })
     }
 }

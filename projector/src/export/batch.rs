@@ -7,7 +7,7 @@ use protocol::asset::{Asset, VAULT_SCALE};
 use protocol::event::batch::{BatchClosed, Payout, Rail};
 use protocol::event::chain::VaultRegistered;
 use protocol::event::{Event, EventBody};
-use protocol::id::{BatchId, EvmAddress};
+use protocol::id::{AccountId, BatchId, EvmAddress};
 use serde_json::{Map, Value, json};
 use sha3::{Digest, Keccak256};
 use std::fmt::Write;
@@ -52,14 +52,14 @@ impl<'a> BatchFiles<'a> {
 
     /// One row a charge or payout.
     pub fn csv(&self) -> String {
-        let total: u64 = self.batch.charges.iter().map(|charge| charge.added_units).sum();
+        let (charged, paid) = self.totals();
         let extra = [
             format!("batch: {} number {}", self.batch.batch, self.batch.number),
             format!("rail: {}", rail(self.batch.rail)),
             format!("rows: {}", self.batch.charges.len() + self.batch.payouts.len()),
-            format!("control total {}: charged {} = paid {}", self.asset.symbol, money(total), money(total)),
+            format!("control total {}: charged {charged}, paid {paid}", self.asset.symbol),
         ];
-        let mut text = provenance_lines("#", "batch", self.provenance, &extra);
+        let mut text = provenance_lines("#", ("batch", "all figures are positive"), self.provenance, &extra);
         text.push_str("kind,account,address,amount,cumulative,asset,units,unit_scale\n");
         let symbol = cell(&self.asset.symbol);
         let mut row = |kind: &str, account: &str, address: EvmAddress, added: u64, all: u64| {
@@ -71,7 +71,10 @@ impl<'a> BatchFiles<'a> {
             row("charge", "", charge.wallet, charge.added_units, charge.cumulative_units);
         }
         for payout in &self.batch.payouts {
-            let account = payout.account.to_string();
+            let account = match payout.account {
+                AccountId::SYSTEM => "platform".to_owned(),
+                account => account.to_string(),
+            };
             row("payout", &account, payout.address, payout.added_units, payout.cumulative_units);
         }
         text
@@ -90,13 +93,13 @@ impl<'a> BatchFiles<'a> {
             value["account"] = json!(p.account);
             value
         });
-        let total: u64 = batch.charges.iter().map(|charge| charge.added_units).sum();
+        let (charged, paid) = self.totals();
         let value = json!({
             "provenance": self.provenance.json("batch"),
             "batch": batch.batch, "number": batch.number, "rail": rail(batch.rail),
             "vault": batch.vault, "asset": self.asset.symbol, "unit_scale": VAULT_SCALE,
             "cutoff_leaf": batch.cutoff_leaf, "closed_leaf": self.closed.header.leaf,
-            "control_total": {"charged": money(total), "paid": money(total)},
+            "control_total": {"charged": charged, "paid": paid},
             "charges": charges.collect::<Vec<_>>(), "payouts": payouts.collect::<Vec<_>>(),
         });
         format!("{value:#}\n")
@@ -136,6 +139,13 @@ impl<'a> BatchFiles<'a> {
                 .expect("writing to a string");
         }
         Ok(text)
+    }
+
+    /// What is charged and what is paid; a batch has them equal.
+    fn totals(&self) -> (String, String) {
+        let charged: u64 = self.batch.charges.iter().map(|charge| charge.added_units).sum();
+        let paid: u64 = self.batch.payouts.iter().map(|payout| payout.added_units).sum();
+        (money(charged), money(paid))
     }
 
     /// Payees that get something now.

@@ -1,7 +1,7 @@
 //! The books for Beancount: a summary a day by default, every event when asked. Beancount rounds numbers above 28 digits
 //! and lets a plain `balance` be one unit off, so longer figures are refused and every assertion says `~ 0`.
 
-use super::{ExportError, Provenance, booked, fixed, provenance_lines, subjects};
+use super::{DEBIT_CREDIT, ExportError, Provenance, booked, fixed, provenance_lines, subjects};
 use crate::fold::Books;
 use crate::time::{date, next_date};
 use protocol::amount::Amount;
@@ -34,7 +34,7 @@ pub fn ledger(events: &[Event], provenance: &Provenance, detail: Detail) -> Resu
         Detail::Full => "every event",
     };
     let extra = [format!("events with bookings: {}", booked_events.len()), format!("detail: {detail_text}")];
-    let mut text = provenance_lines(";", "beancount", provenance, &extra);
+    let mut text = provenance_lines(";", ("beancount", DEBIT_CREDIT), provenance, &extra);
     let begin = events.first().map_or_else(|| date(0), |event| date(event.header.time_us));
     head(&mut text, &books, &begin);
     match detail {

@@ -1,7 +1,7 @@
 //! The books as an hledger journal: exact to every digit, declared accounts, commodities and payees, and a last entry that
 //! asserts every balance, so that `hledger check` finds a missing or altered leg.
 
-use super::{ExportError, Provenance, booked, fixed, provenance_lines, subjects};
+use super::{DEBIT_CREDIT, ExportError, Provenance, booked, fixed, provenance_lines, subjects};
 use crate::fold::Books;
 use crate::names::Names;
 use crate::time::{date, rfc3339};
@@ -16,7 +16,7 @@ pub fn journal(events: &[Event], provenance: &Provenance) -> Result<String, Expo
     let books = booked(events)?;
     let booked_count = events.iter().filter(|e| !e.postings.is_empty()).count();
     let extra = [format!("entries: {booked_count}")];
-    let mut text = provenance_lines(";", "hledger", provenance, &extra);
+    let mut text = provenance_lines(";", ("hledger", DEBIT_CREDIT), provenance, &extra);
     text.push('\n');
     declarations(&mut text, &books);
     for event in events.iter().filter(|e| !e.postings.is_empty()) {

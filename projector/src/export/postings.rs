@@ -1,7 +1,7 @@
 //! Postings as CSV: one row a booked leg. RFC 4180, UTF-8, LF, amounts as integers of base units with their scale.
 //! Lines before the header begin with `#`.
 
-use super::{ExportError, Provenance, booked, cell, provenance_lines, subjects};
+use super::{DEBIT_CREDIT, ExportError, Provenance, booked, cell, provenance_lines, subjects};
 use crate::names::Names;
 use crate::time::rfc3339;
 use protocol::event::Event;
@@ -43,5 +43,5 @@ pub fn csv(events: &[Event], provenance: &Provenance) -> Result<String, ExportEr
     extra.extend(
         debits.iter().map(|(asset, sum)| format!("control total {asset}: debits {sum} = credits {sum}")),
     );
-    Ok(format!("{}{COLUMNS}\n{rows}", provenance_lines("#", "postings", provenance, &extra)))
+    Ok(format!("{}{COLUMNS}\n{rows}", provenance_lines("#", ("postings", DEBIT_CREDIT), provenance, &extra)))
 }

@@ -97,13 +97,13 @@ impl<'a> AccountStatement<'a> {
     pub fn csv(&self) -> String {
         let lines = self.statement.lines();
         let mut extra = vec![format!("account: {}", self.account), format!("rows: {}", lines.len())];
-        extra[0].push_str("; + is more for the account");
         extra.extend(self.quarter_texts());
         extra.extend(self.payouts.iter().map(|(day, amount, asset, tx)| {
             format!("payout {day}: {} in transaction {tx}", self.books().money(*asset, *amount))
         }));
         extra.extend(self.totals());
-        let mut text = provenance_lines("#", "statement", self.provenance, &extra);
+        let mut text =
+            provenance_lines("#", ("statement", "+ is more for the account"), self.provenance, &extra);
         text.push_str("seq,ts,event_type,text,account,counter_account,asset,amount,balance\n");
         for line in lines {
             writeln!(

@@ -86,19 +86,6 @@ impl Index {
         I: IntoIterator<Item = Result<LogCommit, E>>,
         E: std::fmt::Display,
     {
-        let outcome = self.follow_all(commits);
-        if outcome.is_err() {
-            // The open holds in memory may be ahead of what was written.
-            self.follower = Follower::resume(self.holds(super::At::Newest)?);
-        }
-        outcome.map(|()| self.position())
-    }
-
-    fn follow_all<I, E>(&mut self, commits: I) -> Result<(), IndexError>
-    where
-        I: IntoIterator<Item = Result<LogCommit, E>>,
-        E: std::fmt::Display,
-    {
         let mut commits = commits.into_iter();
         if self.head.commit > 0 {
             let anchor = commits.next().transpose().map_err(|e| IndexError::Log(e.to_string()))?;
@@ -109,6 +96,29 @@ impl Index {
                 return Err(self.foreign(theirs));
             }
         }
+        self.append(commits)
+    }
+
+    /// Takes commits in that follow the one it stands at, in one transaction or a few: for whoever follows the log live
+    /// and has caught up by [`Index::follow`] before.
+    pub fn append<I, E>(&mut self, commits: I) -> Result<IndexPosition, IndexError>
+    where
+        I: IntoIterator<Item = Result<LogCommit, E>>,
+        E: std::fmt::Display,
+    {
+        let outcome = self.append_all(commits);
+        if outcome.is_err() {
+            // The open holds in memory may be ahead of what was written.
+            self.follower = Follower::resume(self.holds(super::At::Newest)?);
+        }
+        outcome.map(|()| self.position())
+    }
+
+    fn append_all<I, E>(&mut self, commits: I) -> Result<(), IndexError>
+    where
+        I: IntoIterator<Item = Result<LogCommit, E>>,
+        E: std::fmt::Display,
+    {
         self.load_holds_accounts()?;
         let mut gathered = Gathered::from(self.head);
         for commit in commits {

@@ -7,6 +7,11 @@ use protocol::event::EventBody;
 use protocol::id::Hash32;
 use redb::{Database, ReadableDatabase, TableDefinition};
 
+type OwnerAndNumber = (&'static [u8; 16], u32);
+type LeafAndBytes = (u64, &'static [u8]);
+/// Origin and assets of the log.
+pub(super) type Network = (String, Vec<Asset>);
+
 /// `schema`, `head`, `network`.
 pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 /// Ledger account: the leaf that opened it, and how it was opened (CBOR).
@@ -28,7 +33,7 @@ pub(super) const HOLDS: TableDefinition<u64, &[u8]> = TableDefinition::new("hold
 /// Size: the holds that were open then, with what they had.
 pub(super) const HOLD_MARKS: TableDefinition<u64, &[u8]> = TableDefinition::new("hold_marks");
 /// Owner and grant: leaf that issued it, and how (CBOR).
-pub(super) const GRANTS: TableDefinition<(&[u8; 16], u32), (u64, &[u8])> = TableDefinition::new("grants");
+pub(super) const GRANTS: TableDefinition<OwnerAndNumber, LeafAndBytes> = TableDefinition::new("grants");
 
 /// How far the index is: the last commit that is in, whole.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -60,7 +65,7 @@ fn schema() -> String {
 }
 
 /// Makes the tables of a new file, or reads the stamp of one that is there.
-pub(super) fn prepare(db: &Database) -> Result<(Head, Option<(String, Vec<Asset>)>), IndexError> {
+pub(super) fn prepare(db: &Database) -> Result<(Head, Option<Network>), IndexError> {
     let empty = Head { commit: 0, size: 0, time_us: 0, accounts: 0, hash: Hash32([0; 32]) };
     let read = db.begin_read()?;
     match read.open_table(META) {

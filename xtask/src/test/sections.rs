@@ -165,7 +165,7 @@ impl Session {
         if let Outcome::Failed { .. } = formatted {
             return Ok(formatted);
         }
-        let build = ["--target-dir", MIRROR_TARGET, "--locked"];
+        let build = ["--target-dir", MIRROR_TARGET];
         let lint = [&["clippy", "--all-targets"][..], &place, &build, &["--", "-D", "warnings"]].concat();
         let linted = self.plain(&lint, "see above")?;
         if let Outcome::Failed { .. } = linted {
