@@ -11,13 +11,11 @@ use crate::template::{ChatMessage, prompt_ids};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-const QUESTIONS: [&str; 6] = [
+const QUESTIONS: [&str; 4] = [
     "Why is the sky blue?",
     "Write a short story about a lighthouse.",
     "Explain what a ledger is.",
     "How do I bake bread?",
-    "Tell me about the moon.",
-    "What makes a good friend?",
 ];
 
 fn path() -> PathBuf {
@@ -42,7 +40,7 @@ fn outputs(model: &Arc<Model>, temperature_millionths: u32) -> Vec<(Vec<u32>, Ve
         let params =
             SamplingParams { temperature_millionths, sampling_key: [7; 32], ..SamplingParams::greedy() };
         let spec =
-            JobSpec { job_id: [1; 16], prompt_ids: prompt.clone(), max_tokens: 64, params, stop_ids: vec![] };
+            JobSpec { job_id: [1; 16], prompt_ids: prompt.clone(), max_tokens: 40, params, stop_ids: vec![] };
         (prompt, engine.submit(spec).unwrap())
     };
     let handles: Vec<_> = QUESTIONS.iter().map(submit).collect();
