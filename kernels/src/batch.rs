@@ -164,7 +164,10 @@ struct Job {
 impl Engine {
     /// Starts the threads. If they cannot start, every [`Engine::submit`] says why.
     pub fn start(model: Arc<Model>, options: EngineOptions) -> Engine {
-        Engine::start_tuned(model, options, EngineTuning::default())
+        // One job's worth of pages at most: keeping prefixes must not double the memory of a small engine.
+        let context = options.context_tokens_max.min(model.context_length()) as usize;
+        let prefix_pages = PREFIX_PAGES.min(context.div_ceil(PAGE_POSITIONS));
+        Engine::start_tuned(model, options, EngineTuning { prefix_pages, ..EngineTuning::default() })
     }
 
     /// As [`Engine::start`].

@@ -1,7 +1,7 @@
 //! The digest chain (J): binds job, model, numerics, prompt, parameters, each token and the activations it was chosen from.
 
 use crate::job::JobSpec;
-use crate::kv::{KvCache, KvShape, PAGE_POSITIONS};
+use crate::kv::{KvCache, KvShape};
 use crate::numerics::{Activations, NUMERICS_ID};
 use crate::packed::BLOCK;
 use crate::request::JobRequest;
@@ -97,12 +97,13 @@ pub(crate) fn kv_page_root(cache: &KvCache, shape: KvShape, page: usize) -> [u8;
         hash.update(&[0]);
         hash.update(&(page as u32).to_le_bytes());
         hash.update(&(layer as u32).to_le_bytes());
-        for position in page * PAGE_POSITIONS..(page + 1) * PAGE_POSITIONS {
-            let (keys, values) = cache.position(layer, position);
-            for halves in [keys, values] {
-                hash.update(&halves.iter().flat_map(|bits| bits.to_le_bytes()).collect::<Vec<u8>>());
-            }
-        }
+        let halves = cache.layer(layer, page);
+        let mut bytes = vec![0u8; halves.len() * 2];
+        bytes
+            .chunks_exact_mut(2)
+            .zip(halves)
+            .for_each(|(two, half)| two.copy_from_slice(&half.to_le_bytes()));
+        hash.update(&bytes);
         hash.finalize().into()
     };
     merkle_root(&(0..shape.layers).map(leaf).collect::<Vec<_>>())
@@ -126,7 +127,12 @@ pub fn merkle_root(leaves: &[[u8; 32]]) -> [u8; 32] {
 }
 
 /// Digest of an embedding (O).
-pub(crate) fn embedding_digest(job_id: &[u8; 16], model_id: &[u8; 32], ids: &[u32], values: &[f32]) -> [u8; 32] {
+pub(crate) fn embedding_digest(
+    job_id: &[u8; 16],
+    model_id: &[u8; 32],
+    ids: &[u32],
+    values: &[f32],
+) -> [u8; 32] {
     let mut hash = blake3::Hasher::new();
     hash.update(EMBEDDING_TAG);
     hash.update(&(NUMERICS_ID.len() as u32).to_le_bytes());

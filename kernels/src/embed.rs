@@ -33,12 +33,16 @@ pub fn embed(model: &Model, threads: usize, job_id: [u8; 16], ids: &[u32]) -> Re
     spec.check(model, model.context_length())?;
     let pool = Pool::new(threads)?;
     let mut sums = vec![0.0f32; model.shape.width];
-    Prefill::new(model, &pool).run(ids, |_| Output::Activations, |pass, rows| {
-        for row in 0..rows.len() {
-            model.numerics.add(&mut sums, pass.space.final_norm(row));
-        }
-        Ok(true)
-    })?;
+    Prefill::new(model, &pool).run(
+        ids,
+        |_| Output::Activations,
+        |pass, rows| {
+            for row in 0..rows.len() {
+                model.numerics.add(&mut sums, pass.space.final_norm(row));
+            }
+            Ok(true)
+        },
+    )?;
     let bad = || Error::NonFinite { position: ids.len() as u32 - 1 };
     let mean: Vec<f32> = sums.iter().map(|sum| sum / ids.len() as f32).collect();
     let length = length(&mean);

@@ -106,6 +106,15 @@ impl KvCache {
         (keys, values)
     }
 
+    /// Keys and values of one layer of a page, in the layout of [`KvShape`].
+    pub(crate) fn layer(&self, layer: usize, page: usize) -> &[u16] {
+        let page: &[u16] = match &self.pages[page] {
+            Slot::Own(page) => page,
+            Slot::Full(page) => page,
+        };
+        &page[self.shape.head_offset(layer, 0)..self.shape.head_offset(layer + 1, 0)]
+    }
+
     /// The cache as several threads use it: they write positions of their own, then, after a barrier, read all.
     pub(crate) fn shared(&mut self) -> SharedKv<'_> {
         let full = self.pages.iter().take_while(|slot| matches!(slot, Slot::Full(_))).count();

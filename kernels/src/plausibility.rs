@@ -67,8 +67,13 @@ pub fn plausibility(
     let params = SamplingParams { temperature_millionths, ..SamplingParams::greedy() };
     let all = [prompt_ids, output_ids].concat();
     let max_tokens = output_ids.len().max(1) as u32;
-    let spec =
-        JobSpec { job_id: [0; 16], prompt_ids: prompt_ids.to_vec(), max_tokens, params, stop_ids: Vec::new() };
+    let spec = JobSpec {
+        job_id: [0; 16],
+        prompt_ids: prompt_ids.to_vec(),
+        max_tokens,
+        params,
+        stop_ids: Vec::new(),
+    };
     spec.check(model, model.context_length())?;
     if let Some(id) = output_ids.iter().find(|id| **id as usize >= model.shape.vocabulary) {
         return Err(Error::InvalidJob { what: format!("output token {id} is outside the vocabulary") });
@@ -78,7 +83,8 @@ pub fn plausibility(
     let pool = Pool::new(threads)?;
     let mut sums = Sums::default();
     let tokens = &all[..all.len() - 1];
-    let output = |position: usize| if position + 1 >= prompt_ids.len() { Output::Logits } else { Output::Nothing };
+    let output =
+        |position: usize| if position + 1 >= prompt_ids.len() { Output::Logits } else { Output::Nothing };
     if !output_ids.is_empty() {
         Prefill::new(model, &pool).run(tokens, output, |pass, rows| {
             for (row, place) in rows.iter().enumerate().filter(|(_, row)| row.output == Output::Logits) {
@@ -133,3 +139,6 @@ impl Sums {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,7 +15,7 @@ use crate::request::JobRequest;
 use crate::sampling::Sampler;
 use std::sync::{Mutex, PoisonError};
 
-/// In [`Verdict::Differs`]: the job had ended before this index, no token belongs there.
+/// In [`Verdict::Differs`]: no such token belongs there; the job had ended before this index, or its format has no place for it.
 pub const NO_TOKEN: u32 = u32::MAX;
 
 /// What re-execution found.
@@ -285,6 +285,9 @@ impl Replay<'_> {
             let (mut expected, digest) = lock(&result).ok_or_else(bad)?;
             let index = index_of(*row);
             let logits = pass.space.logits(*row);
+            if let Some(difference) = self.catch_up(index) {
+                return Ok(Some(difference));
+            }
             if !free {
                 expected = self.choose_in_order(index, logits)?.ok_or_else(bad)?;
             }
@@ -295,14 +298,29 @@ impl Replay<'_> {
         Ok(None)
     }
 
-    /// A choice that depends on the claimed tokens before it.
-    fn choose_in_order(&mut self, index: usize, logits: &[f32]) -> Result<Option<u32>, Error> {
-        if self.checked == 0 {
-            // The window may begin in the middle.
-            for id in &self.claim.output_ids[..index] {
-                self.chooser.push(self.model, *id)?;
+    /// Takes note of the claimed tokens before a window that begins in the middle.
+    fn catch_up(&mut self, index: usize) -> Option<Verdict> {
+        if self.checked > 0 {
+            return None;
+        }
+        for (at, claimed) in self.claim.output_ids[..index].iter().enumerate() {
+            let difference = |index: usize, claimed: u32| Verdict::Differs {
+                index: index as u32,
+                expected: NO_TOKEN,
+                claimed,
+            };
+            match self.chooser.push(self.model, *claimed) {
+                Ok(false) => {}
+                Ok(true) => return Some(difference(at + 1, self.claim.output_ids[at + 1])),
+                // The output's format has no place for it.
+                Err(_) => return Some(difference(at, *claimed)),
             }
         }
+        None
+    }
+
+    /// A choice that depends on the claimed tokens before it.
+    fn choose_in_order(&mut self, index: usize, logits: &[f32]) -> Result<Option<u32>, Error> {
         let mut sampler = lock(&self.samplers).pop().unwrap_or_default();
         let position = Position { index: index as u32, logits };
         let chosen = self.chooser.choose(self.model, self.request, &mut sampler, &position);

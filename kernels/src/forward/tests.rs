@@ -69,7 +69,6 @@ fn every_type_and_architecture_is_close_to_the_naive_decoder() {
             let canonical = logits(&synthetic.load(Backend::from_environment().unwrap()), &tokens);
             let error = relative_error(&canonical, &NaiveModel::read(&bytes).logits(&tokens));
             assert!(error < bound(kind), "{kind:?} {architecture}: {error}");
-            println!("{kind:?} {architecture}: {error:.6}");
             worst = worst.max(error / bound(kind));
         }
     }
@@ -84,4 +83,46 @@ fn a_file_without_its_rope_factors_is_far_beyond_the_bound() {
     let other = SyntheticModel { rope_factors: false, ..synthetic };
     let error = relative_error(&logits(&other.load(Backend::Scalar), &tokens), &naive);
     assert!(error > 3.0 * bound(TensorType::Q4_0), "{error}");
+}
+
+/// Files and logits by a writer and a decoder that share no code with ours; `cargo xtask test` sets the variable.
+#[test]
+fn files_of_a_foreign_writer_are_close_to_its_own_decoder() {
+    #[derive(serde::Deserialize)]
+    struct Case {
+        kind: String,
+        tokens: Vec<u32>,
+        logits: Vec<f64>,
+    }
+    let Some(python) = std::env::var_os("COUNTERFOIL_PYTHON") else {
+        eprintln!("left out: COUNTERFOIL_PYTHON names no Python with xtask/foreign-requirements.txt");
+        return;
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/foreign/write_models.py");
+    let status = std::process::Command::new(python).arg(script).arg(directory.path()).status().unwrap();
+    assert!(status.success(), "write_models.py: {status}");
+    let (mut cases, mut failures) = (0, Vec::new());
+    for entry in std::fs::read_dir(directory.path()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        let case: Case = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        let file = path.with_extension("gguf");
+        let model = Model::load(&file, crate::model::LoadOptions::from_environment().unwrap()).unwrap();
+        let bytes = std::fs::read(&file).unwrap();
+        let naive = NaiveModel::read(&bytes).logits(&case.tokens);
+        // Our naive decoder agrees with the foreign one to rounding, the canonical one within its bound.
+        let as_f32: Vec<f32> = naive.iter().map(|x| *x as f32).collect();
+        let naive_error = relative_error(&as_f32, &case.logits);
+        let error = relative_error(&logits(&model, &case.tokens), &case.logits);
+        let bound = if matches!(&case.kind[..], "F32" | "F16" | "BF16") { 0.001 } else { 0.15 };
+        println!("{}: {error:.6}, naive {naive_error:.1e}", file.display());
+        if error > bound || naive_error > 1e-5 {
+            failures.push(format!("{}: {error}, naive {naive_error}", file.display()));
+        }
+        cases += 1;
+    }
+    assert_eq!((cases, failures), (24, Vec::new()));
 }

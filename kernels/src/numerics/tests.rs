@@ -384,25 +384,6 @@ fn golden_rows() {
         }
         text
     });
-    golden("rope_halves", |numerics| {
-        let mut random = Random(36);
-        let factors: Vec<f32> =
-            (0..32).map(|i| if i < 12 { 1.0 } else { 4.5 + 3.5 * random.unit() }).collect();
-        let table = RopeTable::new(512, 64, 500_000.0, Some(&factors));
-        let mut text =
-            "# D, pairs (i, i+32), head_dim 64, base 500000, divisors of the frequencies\n".to_owned();
-        line(&mut text, "divisors f32", bits(&factors), 8);
-        for position in [1, 300] {
-            let (cos, sin) = table.at(position);
-            let mut row = random.values(64);
-            line(&mut text, &format!("position {position} cos f32"), bits(cos), 8);
-            line(&mut text, "sin f32", bits(sin), 8);
-            line(&mut text, "in f32", bits(&row), 8);
-            numerics.rope_halves(&mut row, cos, sin);
-            line(&mut text, "out f32", bits(&row), 8);
-        }
-        text
-    });
     golden("exp_silu_f16", |numerics| {
         let mut random = Random(34);
         let x: Vec<f32> = (0..64)
@@ -429,6 +410,29 @@ fn golden_rows() {
         line(&mut text, "silu(x)*up f32", bits(&gate), 8);
         line(&mut text, "f16", halves, 4);
         line(&mut text, "weights u32", weights, 8);
+        text
+    });
+}
+
+#[test]
+fn golden_rope_halves() {
+    golden("rope_halves", |numerics| {
+        let mut random = Random(36);
+        let factors: Vec<f32> =
+            (0..32).map(|i| if i < 12 { 1.0 } else { 4.5 + 3.5 * random.unit() }).collect();
+        let table = RopeTable::new(512, 64, 500_000.0, Some(&factors));
+        let mut text =
+            "# D, pairs (i, i+32), head_dim 64, base 500000, divisors of the frequencies\n".to_owned();
+        line(&mut text, "divisors f32", bits(&factors), 8);
+        for position in [1, 300] {
+            let (cos, sin) = table.at(position);
+            let mut row = random.values(64);
+            line(&mut text, &format!("position {position} cos f32"), bits(cos), 8);
+            line(&mut text, "sin f32", bits(sin), 8);
+            line(&mut text, "in f32", bits(&row), 8);
+            numerics.rope_halves(&mut row, cos, sin);
+            line(&mut text, "out f32", bits(&row), 8);
+        }
         text
     });
 }

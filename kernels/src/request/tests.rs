@@ -92,7 +92,8 @@ fn every_control_changes_the_output_is_bound_by_the_chain_and_verifies() {
     assert!(forced.iter().all(|t| t.id == 42));
     let once = run(&model, &with(|c| c.presence_penalty_millionths = 10_000_000)).0;
     let mut ids: Vec<u32> = once.iter().map(|t| t.id).collect();
-    (ids.sort_unstable(), ids.dedup());
+    ids.sort_unstable();
+    ids.dedup();
     assert!(ids.len() > once.len() * 3 / 4, "{ids:?}");
 }
 

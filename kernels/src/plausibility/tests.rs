@@ -1,20 +1,21 @@
 //! Plausibility, measured: outputs of the known weights pass, outputs of other weights do not. Needs the model file that
-//! `cargo xtask tools` fetches; the swapped models are made of it.
+//! `cargo xtask tools` fetches; the swapped model is made of it.
 
-use kernels::{
-    ChatMessage, Engine, EngineOptions, JobEvent, JobSpec, LoadOptions, Model, QuantizeType, SamplingParams,
-    plausibility, prompt_ids, quantize,
-};
+use super::*;
+use crate::batch::{Engine, EngineOptions};
+use crate::gguf::{Header, Source};
+use crate::job::JobEvent;
+use crate::model::LoadOptions;
+use crate::quantize::{QuantizeType, quantize};
+use crate::template::{ChatMessage, prompt_ids};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-const QUESTIONS: [&str; 6] = [
+const QUESTIONS: [&str; 4] = [
     "Why is the sky blue?",
     "Write a short story about a lighthouse.",
     "Explain what a ledger is.",
     "How do I bake bread?",
-    "Tell me about the moon.",
-    "What makes a good friend?",
 ];
 
 fn path() -> PathBuf {
@@ -36,34 +37,41 @@ fn outputs(model: &Arc<Model>, temperature_millionths: u32) -> Vec<(Vec<u32>, Ve
     let submit = |question: &&str| {
         let message = ChatMessage { role: "user".to_owned(), content: (*question).to_owned() };
         let prompt = prompt_ids(model.tokenizer(), model.template(), &[message]).unwrap();
-        let params = SamplingParams { temperature_millionths, sampling_key: [7; 32], ..SamplingParams::greedy() };
-        let spec = JobSpec { job_id: [1; 16], prompt_ids: prompt.clone(), max_tokens: 64, params, stop_ids: vec![] };
+        let params =
+            SamplingParams { temperature_millionths, sampling_key: [7; 32], ..SamplingParams::greedy() };
+        let spec =
+            JobSpec { job_id: [1; 16], prompt_ids: prompt.clone(), max_tokens: 40, params, stop_ids: vec![] };
         (prompt, engine.submit(spec).unwrap())
     };
     let handles: Vec<_> = QUESTIONS.iter().map(submit).collect();
-    handles
-        .into_iter()
-        .map(|(prompt, mut handle)| {
-            let mut ids = Vec::new();
-            while let Some(event) = handle.next() {
-                match event {
-                    JobEvent::Token(token) => ids.push(token.id),
-                    JobEvent::Done { .. } => {}
-                    JobEvent::Failed(error) => panic!("{error}"),
-                }
-            }
-            (prompt, ids)
-        })
-        .collect()
+    let ids = |mut handle: crate::batch::JobHandle| {
+        std::iter::from_fn(|| handle.next())
+            .filter_map(|event| match event {
+                JobEvent::Token(token) => Some(token.id),
+                JobEvent::Done { .. } => None,
+                JobEvent::Failed(error) => panic!("{error}"),
+            })
+            .collect()
+    };
+    handles.into_iter().map(|(prompt, handle)| (prompt, ids(handle))).collect()
 }
 
-/// The weights with all but the first `layers` layers taken out, as a cheaper model that somebody might run instead: the same
-/// vocabulary, another network. Made by patching the metadata would need a writer; a damaged norm does as well.
-fn damaged(original: &Path, directory: &Path) -> PathBuf {
-    let mut bytes = std::fs::read(original).unwrap();
-    // The last 2 MB of the file are matrices of the last layers: their quants are rotated by one byte position.
-    let start = bytes.len() - (12 << 20);
-    bytes[start..].chunks_exact_mut(20).for_each(|block| block[4..].rotate_left(1));
+/// A model of the same shape and vocabulary that is another one: five layers of feed-forward weights trade places with five.
+fn swapped(directory: &Path) -> PathBuf {
+    let mut bytes = std::fs::read(path()).unwrap();
+    let header = Header::read(&mut Source::new(&bytes[..], bytes.len() as u64)).unwrap();
+    for layer in 8..13 {
+        for part in ["ffn_gate", "ffn_up", "ffn_down"] {
+            let place = |layer: usize| {
+                let name = format!("blk.{layer}.{part}.weight");
+                let tensor = header.tensors.iter().find(|t| t.name == name).unwrap();
+                tensor.offset as usize..(tensor.offset + tensor.bytes) as usize
+            };
+            let (first, second) = (bytes[place(layer)].to_vec(), bytes[place(layer + 10)].to_vec());
+            bytes[place(layer)].copy_from_slice(&second);
+            bytes[place(layer + 10)].copy_from_slice(&first);
+        }
+    }
     let path = directory.join("swapped.gguf");
     std::fs::write(&path, bytes).unwrap();
     path
@@ -73,17 +81,17 @@ fn damaged(original: &Path, directory: &Path) -> PathBuf {
 fn honest_outputs_pass_and_swapped_models_do_not() {
     let model = load(&path());
     let directory = tempfile::tempdir().unwrap();
-    let swapped = load(&damaged(&path(), directory.path()));
+    let other = load(&swapped(directory.path()));
     for temperature in [0, 1_000_000] {
-        let judge = |outputs: &[(Vec<u32>, Vec<u32>)]| -> Vec<kernels::Plausibility> {
+        let judge = |outputs: Vec<(Vec<u32>, Vec<u32>)>| -> Vec<Plausibility> {
             outputs.iter().map(|(p, o)| plausibility(&model, 2, p, o, temperature).unwrap()).collect()
         };
-        for found in judge(&outputs(&model, temperature)) {
+        for found in judge(outputs(&model, temperature)) {
             println!("honest  {temperature:>7} {found:?}");
             assert_eq!(found.plausible, Some(true), "{found:?}");
             assert!(temperature > 0 || (found.rank_mean, found.first_share) == (0.0, 1.0), "{found:?}");
         }
-        for found in judge(&outputs(&swapped, temperature)) {
+        for found in judge(outputs(&other, temperature)) {
             println!("swapped {temperature:>7} {found:?}");
             assert_eq!(found.plausible, Some(false), "{found:?}");
         }
