@@ -112,6 +112,16 @@ pub mod signed {
             uint32 deadline;
         }
 
+        #[derive(Debug)]
+        struct TransferWithAuthorization {
+            address from;
+            address to;
+            uint256 value;
+            uint256 validAfter;
+            uint256 validBefore;
+            bytes32 nonce;
+        }
+
         #[sol(rpc)]
         interface ContractWallet {
             function isValidSignature(bytes32 digest, bytes signature) external view returns (bytes4);

@@ -31,6 +31,9 @@ const MINED_WAIT_MS_MAX: u64 = 120_000;
 /// A transaction may use this much more than estimated: state can change between estimate and execution.
 const GAS_MARGIN_PERCENT: u64 = 30;
 
+/// What one transaction may use (EIP-7825). A development chain takes more: a test there would not notice.
+pub const TRANSACTION_GAS_MAX: u64 = 16_777_216;
+
 /// Which chain, and how carefully it is read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -213,12 +216,16 @@ impl Chain {
         request.to = Some(call.to);
         let estimate = self.provider().estimate_gas(request).await;
         let gas = estimate.map_err(|error| self.refused(call.name, "eth_estimateGas", error))?;
+        if gas > TRANSACTION_GAS_MAX {
+            let reason = format!("it needs {gas} gas, a transaction may use {TRANSACTION_GAS_MAX}; split it");
+            return Err(ChainError::Reverted { call: call.name, reason });
+        }
         let nonce = self.provider().get_transaction_count(from).pending().await;
         let fees = self.provider().estimate_eip1559_fees().await;
         let fees = fees.map_err(|error| self.rpc("eth_feeHistory", error))?;
         Ok(Envelope {
             nonce: nonce.map_err(|error| self.rpc("eth_getTransactionCount", error))?,
-            gas_limit: gas + gas * GAS_MARGIN_PERCENT / 100,
+            gas_limit: (gas + gas * GAS_MARGIN_PERCENT / 100).min(TRANSACTION_GAS_MAX),
             max_fee_per_gas: fees.max_fee_per_gas,
             max_priority_fee_per_gas: fees.max_priority_fee_per_gas,
         })

@@ -8,7 +8,7 @@ use crate::bindings::token::FoilToken;
 use crate::chain::{Chain, Head, Mined};
 use crate::deployment::Deployment;
 use crate::error::ChainError;
-use crate::fixed_bytes::Address20;
+use crate::fixed_bytes::{Address20, Hash32};
 use crate::key::EvmKey;
 
 /// Mints `units` of the development token; only its deployer's key can.
@@ -84,6 +84,35 @@ pub async fn code(chain: &Chain, address: Address20) -> Result<Vec<u8>, ChainErr
 pub async fn set_code(chain: &Chain, address: Address20, code: &[u8]) -> Result<(), ChainError> {
     let code = Bytes::copy_from_slice(code);
     request(chain, "anvil_setCode", json!([address, code])).await.map(|_| ())
+}
+
+/// Writes one storage word of a contract.
+pub async fn set_storage(
+    chain: &Chain,
+    contract: Address20,
+    slot: Hash32,
+    word: Hash32,
+) -> Result<(), ChainError> {
+    request(chain, "anvil_setStorageAt", json!([contract, slot, word])).await.map(|_| ())
+}
+
+/// Forgets a waiting transaction, as a node whose pool is full does.
+pub async fn drop_waiting(chain: &Chain, tx: Hash32) -> Result<(), ChainError> {
+    request(chain, "anvil_dropTransaction", json!([tx])).await.map(|_| ())
+}
+
+/// Sends a call as any account, with no key, and mines it: what a multisig does when its owners have signed.
+pub async fn send_as(
+    chain: &Chain,
+    from: Address20,
+    to: Address20,
+    input: &[u8],
+) -> Result<Hash32, ChainError> {
+    set_coin_balance(chain, from, 1_000_000_000_000_000_000).await?;
+    request(chain, "anvil_impersonateAccount", json!([from])).await?;
+    let call = json!([{ "from": from, "to": to, "data": Bytes::copy_from_slice(input) }]);
+    let tx = request(chain, "eth_sendTransaction", call).await?;
+    serde_json::from_value(tx).map_err(|error| chain.failed("eth_sendTransaction", error.to_string()))
 }
 
 async fn request(chain: &Chain, method: &'static str, parameters: Value) -> Result<Value, ChainError> {

@@ -28,10 +28,12 @@ pub mod quorum;
 pub mod reader;
 pub mod reconcile;
 pub mod requests;
+pub mod safe;
 pub mod settlement;
 pub mod settler;
 pub mod vouchers;
 pub mod watcher;
+pub mod x402;
 
 pub use anvil::{Anvil, AnvilOptions, Mining, find_anvil};
 pub use chain::{Chain, ChainConfig, Head, Mined};
@@ -53,7 +55,8 @@ pub use quorum::QuorumReader;
 pub use reader::ChainReader;
 pub use reconcile::Holdings;
 pub use requests::{RequestScope, ServedRequest, commitment};
-pub use settler::{Payout, Settlement, SettlementPlan, Settler, SettlerOptions};
+pub use safe::SafeBatch;
+pub use settler::{Charge, Payout, Settlement, SettlementPlan, Settler, SettlerOptions};
 pub use vouchers::{SignedAuthorisation, SignedVoucher, SpendAuthorisation, VaultDomain, WithdrawalVoucher};
 pub use watcher::{
     BlockMark, ConfirmationPolicy, ConfirmationStep, Halt, PendingDeposit, Poll, Watcher, WatcherState,

@@ -40,6 +40,15 @@ pub struct Payout {
     pub cumulative_units: u64,
 }
 
+/// What one account owes, with what of it is new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Charge {
+    /// The account and its cumulative charge.
+    pub record: Record,
+    /// Units that this settlement debits.
+    pub debit_units: u64,
+}
+
 /// One settlement, complete. Made by [`SettlementPlan::new`], which computes root and total.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -139,6 +148,37 @@ impl SettlementPlan {
         let Some(root_total) = sum else { return bad("the payouts add up to more than 64 bits".to_string()) };
         let root = tree_of(&payouts).root();
         Ok(Self { epoch, records, payouts, root, root_total, commitment, min_total })
+    }
+
+    /// Splits what does not fit into one transaction: settlements of successive epochs, all but the last only debit.
+    /// Each demands its own debits in full, so that the last one's root never promises what an earlier one did not bring.
+    pub fn chunks(
+        first_epoch: u64,
+        charges: &[Charge],
+        payouts: Vec<Payout>,
+        commitment: Hash32,
+    ) -> Result<Vec<Self>, ChainError> {
+        let mut charges = charges.to_vec();
+        charges.sort_unstable_by_key(|charge| charge.record.account);
+        if let Some(pair) = charges.windows(2).find(|pair| pair[0].record.account == pair[1].record.account) {
+            let cause = format!("account {} stands twice", pair[0].record.account);
+            return Err(ChainError::BadPlan { epoch: first_epoch, cause });
+        }
+        let chunks: Vec<&[Charge]> = match charges.is_empty() {
+            true => vec![&[]],
+            false => charges.chunks(RECORDS_MAX).collect(),
+        };
+        let last = chunks.len() - 1;
+        let plan = |(index, chunk): (usize, &&[Charge])| {
+            let epoch = first_epoch + index as u64;
+            let sum = chunk.iter().try_fold(0u64, |sum, charge| sum.checked_add(charge.debit_units));
+            let cause = || "the debits add up to more than 64 bits".to_string();
+            let min_total = sum.ok_or_else(|| ChainError::BadPlan { epoch, cause: cause() })?;
+            let records = chunk.iter().map(|charge| charge.record).collect();
+            let payouts = if index == last { payouts.clone() } else { Vec::new() };
+            Self::new(epoch, records, payouts, commitment, min_total)
+        };
+        chunks.iter().enumerate().map(plan).collect()
     }
 
     /// An operator's claim against this settlement's root; `None` when it earns nothing here.

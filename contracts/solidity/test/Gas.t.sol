@@ -125,6 +125,13 @@ contract GasTest is Fixture {
         vm.snapshotGasLastCall("signed deposit to a new account");
         vault.depositWithTransferAuthorisation(_transferAuthorisation(ALICE_KEY, TRANSFER, 5e6, bytes32(uint256(1))));
         vm.snapshotGasLastCall("signed deposit to an existing account");
+        // What a payment per request costs, for the comparison: the transfer alone, to somebody who has some already.
+        ICreditVault.TransferAuthorisation memory signed =
+            _transferAuthorisation(ALICE_KEY, TRANSFER, 1e6, bytes32(uint256(2)));
+        dollar.transferWithAuthorization(
+            alice, address(vault), signed.value, 0, signed.validBefore, signed.nonce, signed.v, signed.r, signed.s
+        );
+        vm.snapshotGasLastCall("a signed transfer of the token alone");
     }
 
     function test_stake_gas() public {
