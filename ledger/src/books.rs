@@ -162,13 +162,23 @@ impl Books {
     fn check_sums(&self, legs: &[Posting]) -> Result<(), ApplyError> {
         let Some(first) = legs.first() else { return Ok(()) };
         let first = self.asset_of(first)?;
-        let (mut sum, mut others) = (0i128, BTreeMap::new());
+        let mut sum = 0i128;
         for posting in legs {
-            let asset = self.asset_of(posting)?;
-            let sum = if asset == first { &mut sum } else { others.entry(asset).or_insert(0) };
+            if self.asset_of(posting)? != first {
+                return self.check_sums_of_many(legs);
+            }
+            sum = sum.checked_add(posting.amount.0).ok_or(ApplyError::Overflow(posting.account.0))?;
+        }
+        if sum == 0 { Ok(()) } else { Err(ApplyError::Unbalanced { asset: u32::from(first), sum }) }
+    }
+
+    fn check_sums_of_many(&self, legs: &[Posting]) -> Result<(), ApplyError> {
+        let mut sums: BTreeMap<u8, i128> = BTreeMap::new();
+        for posting in legs {
+            let sum = sums.entry(self.asset_of(posting)?).or_default();
             *sum = sum.checked_add(posting.amount.0).ok_or(ApplyError::Overflow(posting.account.0))?;
         }
-        match std::iter::once((first, sum)).chain(others).find(|(_, sum)| *sum != 0) {
+        match sums.into_iter().find(|(_, sum)| *sum != 0) {
             Some((asset, sum)) => Err(ApplyError::Unbalanced { asset: u32::from(asset), sum }),
             None => Ok(()),
         }

@@ -6,7 +6,7 @@ use crate::accounts::AccountNo;
 use crate::apply::ApplyError;
 use crate::command::Redispatch;
 use crate::decide::Plan;
-use crate::index::Index;
+use crate::index::{Hashed, Index};
 use crate::nodes::OperatorNo;
 use crate::refusal::Refusal;
 use crate::slab::{Queue, Slab, definite, few};
@@ -220,6 +220,7 @@ impl JobState {
 
 /// A row that has a job, or waits for one.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "free rows are used next, and boxes would cost every job")]
 enum Place {
     /// Free; the next free one, if any.
     Free(Option<u32>),
@@ -232,8 +233,8 @@ pub(crate) struct Jobs {
     places: Slab<Place>,
     free: Option<u32>,
     count: usize,
-    by_id: Index,
-    by_hold: Index,
+    by_id: Index<Hashed>,
+    by_hold: Index<Hashed>,
     /// Ended jobs in the order of their ends.
     finished: Queue<JobNo>,
     /// Ended jobs that only wait for their charges' batches, by the leaf of their end.

@@ -33,15 +33,22 @@ impl<T: Clone + Default> Shared<T> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn get_mut(&mut self) -> &mut T {
-        if let Shared::Both(value) = self {
-            let value = std::mem::take(value);
-            *self = Shared::Own(Arc::try_unwrap(value).unwrap_or_else(|value| T::clone(&value)));
+        if let Shared::Both(_) = self {
+            self.make_own();
         }
         match self {
             Shared::Own(value) => value,
             Shared::Both(_) => unreachable!("it was made ours just now"),
+        }
+    }
+
+    #[cold]
+    fn make_own(&mut self) {
+        if let Shared::Both(value) = self {
+            let value = std::mem::take(value);
+            *self = Shared::Own(Arc::try_unwrap(value).unwrap_or_else(|value| T::clone(&value)));
         }
     }
 

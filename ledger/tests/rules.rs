@@ -487,6 +487,57 @@ fn a_finished_job_leaves_when_nothing_can_refer_to_it() {
     world.check_rebuild();
 }
 
+#[test]
+fn a_fork_stays_as_it_was_while_the_ledger_goes_on() {
+    let mut world = World::open(rate(1_000, 1, 500_000));
+    world.authorise(1, 1_000).unwrap();
+    world.deposit(1, 100, 0).unwrap();
+    world.grant(2, 1_000_000, Some(world.now_us + 50 * S));
+    for id in 1..=3 {
+        world.admit(1, id, 5, 5).unwrap();
+    }
+    let before = ledger::snapshot::write(&world.state);
+    let mut fork = world.state.fork();
+    assert_eq!(ledger::snapshot::write(&fork), before);
+    world.capture(1, 5, 5).unwrap();
+    world.void(2).unwrap();
+    world.grant(2, 7, None);
+    assert_eq!(ledger::snapshot::write(&fork), before, "the original writes, the fork does not see it");
+    let after = ledger::snapshot::write(&world.state);
+    let command = Command::new(IdempotencyKey([9; 16]), Actor::Admin, ExpireDue { events_max: 9 });
+    let ledger::Decision::New(events) = ledger::decide(&fork, &command, world.now_us + 100 * S).unwrap()
+    else {
+        panic!("a fork is a whole ledger")
+    };
+    for event in &events {
+        ledger::apply(&mut fork, event).unwrap();
+    }
+    let ended = |event: &&Event| matches!(event.body, EventBody::HoldExpired(_) | EventBody::GrantExpired(_));
+    assert_eq!(events.iter().filter(ended).count(), 4, "three holds and a grant");
+    assert_eq!(ledger::snapshot::write(&world.state), after, "and the other way round");
+    world.check_rebuild();
+}
+
+#[test]
+fn a_snapshot_that_is_not_the_one_form_of_a_state_is_refused() {
+    let mut world = World::open(rate(1_000, 1, 500_000));
+    world.grant(2, 1_000, None);
+    let bytes = ledger::snapshot::write(&world.state);
+    let mut streamed = Vec::new();
+    ledger::snapshot::write_to(&world.state, &mut streamed).unwrap();
+    assert_eq!(bytes, streamed);
+    assert_eq!(world.state.hash().0, *blake3::hash(&bytes).as_bytes());
+    for at in 0..bytes.len() {
+        let mut flipped = bytes.clone();
+        flipped[at] ^= 0x10;
+        if let Ok(other) = ledger::snapshot::read(&flipped) {
+            assert_eq!(ledger::snapshot::write(&other), flipped, "byte {at}: read as what it does not say");
+        }
+    }
+    assert!(ledger::snapshot::read(&bytes[..bytes.len() - 1]).is_err());
+    assert!(ledger::snapshot::read(&[&bytes[..], &[0]].concat()).is_err());
+}
+
 #[derive(Clone, Debug)]
 enum Op {
     Advance(u64),

@@ -87,8 +87,8 @@ pub struct Header {
     /// The command's key: all events of one command share it.
     #[n(5)]
     pub key: IdempotencyKey,
-    /// Fingerprint of the command's body (first 8 bytes of its BLAKE3, big-endian): makes "same key, other body" a
-    /// conflict that replay rebuilds.
+    /// Fingerprint of the command's body, as the ledger makes it: "same key, other body" is a conflict that replay
+    /// rebuilds. Commands are not in the log, so nobody else can or need make it.
     #[n(6)]
     pub command: u64,
 }
