@@ -236,7 +236,7 @@ impl Source {
         }
         let from = if self.mix == Mix::Hot { 0 } else { account };
         let to = (from + 1 + (self.random() % u64::from(self.accounts - 1)) as u32) % self.accounts;
-        let (from, to) = if self.random() % 2 == 0 { (from, to) } else { (to, from) };
+        let (from, to) = if self.random().is_multiple_of(2) { (from, to) } else { (to, from) };
         let amount = Amount(1 + (self.random() % 1_000) as i128);
         Command::new(key, Actor::Admin, MoveCredit { from: GrantId(from), to: GrantId(to), amount })
     }
