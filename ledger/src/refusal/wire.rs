@@ -119,7 +119,10 @@ mod tests {
         let golden = std::fs::read_to_string(path).unwrap();
         for line in &lines {
             let written = golden.contains(line.as_str());
-            assert!(written, "not in {path} (a new one: UPDATE_GOLDEN=1; an old one: it must not change): {line}");
+            assert!(
+                written,
+                "not in {path} (a new one: UPDATE_GOLDEN=1; an old one: it must not change): {line}"
+            );
         }
     }
 
