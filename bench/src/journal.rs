@@ -1,8 +1,13 @@
 //! `bench journal`: the durable log on a real nats-server with `sync_interval: always`, from a client's command to its
 //! answer. Server, writer and load share the machine.
 
-mod parts;
-mod setup;
+mod cluster;
+pub(crate) mod parts;
+mod remote;
+pub(crate) mod setup;
+mod start;
+
+pub use remote::{GatewayOptions, gateway};
 
 use crate::report::{Better, Report, ResultLine, Source};
 use crate::{BenchError, raw};
@@ -20,6 +25,12 @@ pub struct JournalOptions {
     pub part: Duration,
     /// Where the servers keep their data: a real disk.
     pub dir: PathBuf,
+    /// Accounts and events of the log that `start.snapshot_1m` opens.
+    pub start_accounts: u32,
+    /// See `start_accounts`.
+    pub start_events: u64,
+    /// This program: gateways in processes of their own are started by it, as `bench gateway-load`.
+    pub program: PathBuf,
 }
 
 const TIGERBEETLE: &str = "TigerBeetle, 8189 a batch";
@@ -36,7 +47,10 @@ pub async fn run(options: JournalOptions) -> Result<Report, BenchError> {
     inflight(&bench, &options, &mut report).await?;
     small(&bench, &options, &mut report).await?;
     followers(&bench, &options, &mut report).await?;
+    remote::measure(&bench, &options, &mut report).await?;
     bench.close().await?;
+    cluster::measure(&options, &mut report).await?;
+    start::measure(&options, &mut report).await?;
     Ok(report)
 }
 

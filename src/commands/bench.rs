@@ -16,6 +16,19 @@ pub enum Bench {
     Journal(Journal),
     /// Replaying the log, live and from the archive. Example: counterfoil bench replay --events 2000000
     Replay(Replay),
+    /// A gateway in a process of its own; `bench journal` starts it.
+    #[command(hide = true)]
+    GatewayLoad(GatewayLoad),
+}
+
+/// See [`Bench::GatewayLoad`].
+#[derive(clap::Args)]
+pub struct GatewayLoad {
+    url: String,
+    credentials: PathBuf,
+    seconds: u64,
+    accounts: u32,
+    number: u32,
 }
 
 /// See [`Bench::Ledger`].
@@ -41,6 +54,12 @@ pub struct Journal {
     /// Where the servers keep their data while it runs: a folder on the disk that is measured.
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
+    /// Accounts of the log that is opened again; 0 leaves this part out.
+    #[arg(long, default_value_t = 1_000_000, value_name = "N")]
+    start_accounts: u32,
+    /// Events of that log.
+    #[arg(long, default_value_t = 10_000_000, value_name = "N")]
+    start_events: u64,
 }
 
 /// See [`Bench::Replay`].
@@ -65,10 +84,22 @@ impl Bench {
             Bench::Ledger(Ledger { accounts, operations }) => {
                 bench::ledger::run(bench::ledger::LedgerOptions { accounts, operations })?
             }
-            Bench::Journal(Journal { accounts, seconds, dir }) => {
-                let part = Duration::from_secs(seconds);
-                let options = bench::journal::JournalOptions { accounts, part, dir: folder(dir)? };
+            Bench::Journal(Journal { accounts, seconds, dir, start_accounts, start_events }) => {
+                let options = bench::journal::JournalOptions {
+                    accounts,
+                    part: Duration::from_secs(seconds),
+                    dir: folder(dir)?,
+                    start_accounts,
+                    start_events,
+                    program: std::env::current_exe()?,
+                };
                 runtime.block_on(bench::journal::run(options))?
+            }
+            Bench::GatewayLoad(GatewayLoad { url, credentials, seconds, accounts, number }) => {
+                let length = Duration::from_secs(seconds);
+                let options = bench::journal::GatewayOptions { url, credentials, length, accounts, number };
+                runtime.block_on(bench::journal::gateway(options))?;
+                return Ok(ExitCode::SUCCESS);
             }
             Bench::Replay(Replay { events, accounts, dir }) => {
                 let options = bench::replay::ReplayOptions { events, accounts, dir: folder(dir)? };

@@ -25,7 +25,7 @@ pub(crate) struct Bench {
     pub(crate) raw: NatsServer,
     pub(crate) client: LedgerClient,
     pub(crate) accounts: u32,
-    journal: Journal,
+    pub(crate) journal: Journal,
     lanes: AtomicU32,
     dir: TempDir,
 }
@@ -52,6 +52,10 @@ impl Bench {
     /// A sender of its own.
     pub(crate) fn load(&self) -> Load {
         Load::new(self.accounts, self.lanes.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub(crate) fn dir(&self) -> &std::path::Path {
+        self.dir.path()
     }
 
     async fn fill(&self) -> Result<(), BenchError> {
@@ -100,9 +104,19 @@ impl Bench {
 }
 
 pub(crate) async fn open_journal(server: &NatsServer, data_dir: PathBuf) -> Result<Journal, BenchError> {
+    open_journal_with(server, data_dir, |_| {}).await
+}
+
+/// Opens the journal on a server, with other options where wanted.
+pub(crate) async fn open_journal_with(
+    server: &NatsServer,
+    data_dir: PathBuf,
+    change: impl FnOnce(&mut Options),
+) -> Result<Journal, BenchError> {
     let credentials = server.keys().credentials(Role::Writer).clone();
     let mut options = Options::new(server.url(), credentials, data_dir);
     options.genesis = Some(genesis());
+    change(&mut options);
     Journal::open(options).await.tried("open the journal")
 }
 
