@@ -53,7 +53,9 @@ where
 {
     let value: T =
         minicbor::decode(bytes).map_err(|e| CodecError::Malformed { what, reason: e.to_string() })?;
-    if encode(&value) == bytes { Ok(value) } else { Err(CodecError::NotCanonical { what }) }
+    let mut left = Same(bytes);
+    let same = minicbor::encode(&value, &mut left).is_ok() && left.0.is_empty();
+    if same { Ok(value) } else { Err(CodecError::NotCanonical { what }) }
 }
 
 /// Encodes an event, refusing one that no entry bundle could carry.
@@ -118,4 +120,21 @@ fn peek_version(bytes: &[u8]) -> Result<u32, CodecError> {
     let mut decoder = minicbor::Decoder::new(bytes);
     let version = decoder.array().and_then(|_| decoder.u32());
     version.map_err(|e| CodecError::Malformed { what: "event", reason: e.to_string() })
+}
+
+/// Takes an encoding only while it is what is expected: nothing is allocated, and the first other byte ends it.
+struct Same<'a>(&'a [u8]);
+
+/// The encoding is another.
+#[derive(Debug, thiserror::Error)]
+#[error("another encoding")]
+struct Differs;
+
+impl minicbor::encode::Write for Same<'_> {
+    type Error = Differs;
+
+    fn write_all(&mut self, bytes: &[u8]) -> Result<(), Differs> {
+        self.0 = self.0.strip_prefix(bytes).ok_or(Differs)?;
+        Ok(())
+    }
 }

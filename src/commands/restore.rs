@@ -64,13 +64,13 @@ impl RestoreCommand {
 
     async fn restore(&self) -> Result<(Restored, Moved)> {
         match (&self.data, &self.nats, &self.credentials) {
-            (Some(data), _, _) => self.into_data(data).await,
-            (None, Some(url), Some(file)) => self.into_server(url, file).await,
+            (Some(data), _, _) => self.rebuild_under(data).await,
+            (None, Some(url), Some(file)) => self.rebuild_at(url, file).await,
             (None, _, _) => bail!("give --data DIR, or --nats URL with --credentials FILE"),
         }
     }
 
-    async fn into_data(&self, data: &Path) -> Result<(Restored, Moved)> {
+    async fn rebuild_under(&self, data: &Path) -> Result<(Restored, Moved)> {
         let _lock = journal::journal::lock_data_dir(data)?;
         let binary = find_nats_server()?;
         let options = NatsServerOptions { binary, data_dir: data.to_owned(), port: PortChoice::Any };
@@ -97,7 +97,7 @@ impl RestoreCommand {
         Ok((restored, moved))
     }
 
-    async fn into_server(&self, url: &str, file: &Path) -> Result<(Restored, Moved)> {
+    async fn rebuild_at(&self, url: &str, file: &Path) -> Result<(Restored, Moved)> {
         let credentials = Credentials::read(file)?;
         let data = self.archive.parent().unwrap_or(&self.archive);
         let evidence = Evidence::gather(data, &self.archive)?;
