@@ -1,5 +1,5 @@
-//! Commits, where a copy has them (an archive, or lines that were fetched): that each names the one before, and that their events are the log's entries, byte for
-//! byte. A commit's hash fixes sampling keys, so `sample --reexecute` asks here.
+//! Commits, where a copy has them (an archive, or lines that were fetched): that each names the one before, and that
+//! their events are the log's entries, byte for byte. A commit's hash fixes sampling keys, so `sample --reexecute` asks here.
 
 use crate::checks::CheckKind;
 use crate::copy::{CopyFault, LogCopy};

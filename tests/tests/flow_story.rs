@@ -132,7 +132,8 @@ fn event_bytes_satisfy_the_schema_for_a_foreign_validator() {
     let schema = root().join("specs/events.cddl");
     for golden in ["protocol/golden/events_v1.hex", "protocol/golden/events_v2.hex"] {
         let golden = root().join(golden);
-        let said = python("events_cddl.py", &[schema.to_str().expect("text"), golden.to_str().expect("text")]);
+        let said =
+            python("events_cddl.py", &[schema.to_str().expect("text"), golden.to_str().expect("text")]);
         assert!(said.contains("events decoded, canonical and valid"), "{said}");
     }
 }
