@@ -257,3 +257,38 @@ fn wrong_controls_are_refused_by_name() {
             .contains("schema of 70000 bytes")
     );
 }
+
+/// The chain of a fixed job with every control, the root of its first page, and an embedding: a change of any byte layout shows.
+#[test]
+fn golden_controls() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/controls.txt");
+    let model = model();
+    let hex = |bytes: &[u8; 32]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let mut job = request(6, 70, 6);
+    job.controls = Controls {
+        min_p_millionths: 10_000,
+        repetition_penalty_millionths: 1_100_000,
+        frequency_penalty_millionths: 200_000,
+        presence_penalty_millionths: -100_000,
+        logit_bias: vec![(7, -2_000_000), (65, 1_500_000)],
+        stop_texts: vec!["\u{e9}nd".to_owned()],
+        format: OutputFormat::JsonSchema(r#"{"type":"array","items":{"type":"integer"}}"#.to_owned()),
+    };
+    let engine = Engine::start(Arc::clone(&model), OPTIONS);
+    let (tokens, _, handle) = collect(engine.submit(job.clone()).unwrap());
+    let start = crate::digest::Chain::of_request(&job, &model.id()).head();
+    let embedding = crate::embed::embed(&model, 1, [6; 16], &job.spec.prompt_ids).unwrap();
+    let mut text = format!(
+        "# J with controls, N, O on the synthetic Q4_1 model of kernels/src/synthetic.rs\nh_0': {}\n",
+        hex(&start)
+    );
+    for token in &tokens {
+        text.push_str(&format!("token {} h_{}: {}\n", token.id, token.index + 1, hex(&token.chain)));
+    }
+    text.push_str(&format!("root of page 0: {}\n", hex(&handle.kv_roots()[0])));
+    text.push_str(&format!("embedding of the prompt: {}\n", hex(&embedding.digest)));
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, &text).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+}
