@@ -42,14 +42,7 @@ impl ChainReader for Deployment {
     }
 
     async fn events(&self, from: u64, to: u64) -> Result<Vec<ChainEvent>, ChainError> {
-        let manifest = self.manifest();
-        let economy = manifest.economy.iter().flat_map(|economy| economy.emitters());
-        let contracts: Vec<Address> = [manifest.vault, manifest.payouts, manifest.anchor]
-            .into_iter()
-            .chain(economy)
-            .map(Address::from)
-            .collect();
-        let filter = Filter::new().address(contracts).from_block(from).to_block(to);
+        let filter = Filter::new().address(self.emitters()).from_block(from).to_block(to);
         let mut by_block: BTreeMap<u64, Vec<Log>> = BTreeMap::new();
         for log in self.logs(&filter).await? {
             by_block.entry(log.block_number.unwrap_or_default()).or_default().push(log);
@@ -138,6 +131,17 @@ impl Deployment {
         }
     }
 
+    /// All contracts whose events are read.
+    fn emitters(&self) -> Vec<Address> {
+        let manifest = self.manifest();
+        let economy = manifest.economy.iter().flat_map(|economy| economy.emitters());
+        [manifest.vault, manifest.payouts, manifest.anchor]
+            .into_iter()
+            .chain(economy)
+            .map(Address::from)
+            .collect()
+    }
+
     fn is_ours(&self, log: &Log) -> bool {
         self.emitter(Address20::from(log.address())).is_some()
     }
@@ -147,13 +151,13 @@ impl Deployment {
     }
 
     /// A header's bloom filter names the contracts that logged something in its block, and sometimes others. Where it
-    /// names the vault, all logs of the block must add up to that filter and hold none of ours.
+    /// names one of ours, all logs of the block must add up to that filter and hold none of ours.
     async fn require_none_missing(&self, number: u64) -> Result<(), ChainError> {
         let block = self.chain().provider().get_block_by_number(number.into()).await;
         let block = block.map_err(|error| self.chain().rpc("eth_getBlockByNumber", error))?;
         let Some(block) = block else { return Ok(()) };
-        let vault = Address::from(self.manifest().vault);
-        if !block.header.logs_bloom.contains_input(BloomInput::Raw(vault.as_slice())) {
+        let bloom = &block.header.logs_bloom;
+        if !self.emitters().iter().any(|ours| bloom.contains_input(BloomInput::Raw(ours.as_slice()))) {
             return Ok(());
         }
         let all = self.logs(&Filter::new().at_block_hash(block.header.hash)).await?;

@@ -13,6 +13,9 @@ use crate::workspace::Workspace;
 /// The one file that pins them.
 const REQUIREMENTS: &str = "xtask/foreign-requirements.txt";
 
+/// Where the npm clients of the payment tests are pinned.
+const X402_CLIENTS: &str = "contracts/tests/x402";
+
 /// What the tests are told; a tool that is not there has no variable and a reason instead.
 pub struct Foreign {
     pub variables: Vec<(&'static str, PathBuf)>,
@@ -22,6 +25,7 @@ pub struct Foreign {
 pub fn ensure(workspace: &Workspace) -> Result<Foreign> {
     let mut foreign = Foreign { variables: Vec::new(), left_out: Vec::new() };
     foreign.variables.push(("COUNTERFOIL_PYTHON", python_environment(workspace)?));
+    foreign.variables.push(("COUNTERFOIL_X402_MODULES", x402_clients(workspace)?));
     match hledger()? {
         Some(path) => foreign.variables.push(("COUNTERFOIL_HLEDGER", path)),
         None => foreign.left_out.push(
@@ -66,6 +70,29 @@ fn imports(python: &Path) -> bool {
     let mut command = Command::new(python);
     command.args(["-c", "import beancount, cbor2, duckdb, nats, nacl, openai, zcbor"]).stdin(Stdio::null());
     command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
+/// The npm clients that pay a server of ours, as their lock file pins them.
+fn x402_clients(workspace: &Workspace) -> Result<PathBuf> {
+    let folder = workspace.tools().join("x402");
+    let modules = folder.join("node_modules");
+    let pinned = workspace.root.join(X402_CLIENTS);
+    let lock = fs::read_to_string(pinned.join("package-lock.json")).context(X402_CLIENTS)?;
+    let stamp = folder.join("lock.stamp");
+    if fs::read_to_string(&stamp).is_ok_and(|present| present == lock) && modules.is_dir() {
+        println!("foreign: {} (there)", workspace.shown(&modules));
+        return Ok(modules);
+    }
+    fs::create_dir_all(&folder)?;
+    for name in ["package.json", "package-lock.json"] {
+        fs::copy(pinned.join(name), folder.join(name)).with_context(|| format!("{X402_CLIENTS}/{name}"))?;
+    }
+    let arguments = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"];
+    run(Command::new("npm").args(arguments).current_dir(&folder))
+        .context("npm could not install the x402 clients")?;
+    fs::write(&stamp, lock)?;
+    println!("foreign: {} ({X402_CLIENTS} installed)", workspace.shown(&modules));
+    Ok(modules)
 }
 
 /// Found, or installed where that needs nobody's password.

@@ -3,7 +3,11 @@
 mod deposits;
 mod economies;
 mod exits;
+mod faults;
 mod manifests;
+mod payments;
 mod process;
+mod proxy;
+mod senders;
 mod settlements;
 mod world;

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 pub const CHAIN_ID: u64 = 31_337;
 pub const EXIT_DELAY_S: u32 = 7 * 86_400;
 pub const ROOT_DELAY_S: u32 = 3_600;
-const POLL_INTERVAL_MS: u64 = 5;
+pub const POLL_INTERVAL_MS: u64 = 5;
 
 pub struct World {
     pub anvil: Anvil,
