@@ -89,22 +89,18 @@ async fn raw_rate(bench: &Bench, part: &Part, at_most: Duration) -> Result<f64, 
 /// Little in flight: a hundred at a time, many single clients, one client.
 async fn small(bench: &Bench, options: &JournalOptions, report: &mut Report) -> Result<(), BenchError> {
     let mut hundred = Part::run(bench, Mix::Uniform, 1, 100, options.part).await?;
-    report.results.push(
-        ResultLine::rate("durable.batch_100", hundred.operations_per_second()).beside(
-            "TigerBeetle, 100 a batch",
-            47_600.0,
-            Source::MeasuredElsewhere,
-        ),
-    );
+    report.results.push(ResultLine::rate("durable.batch_100", hundred.operations_per_second()).beside(
+        "TigerBeetle, 100 a batch",
+        47_600.0,
+        Source::MeasuredElsewhere,
+    ));
     hundred.details("durable.batch_100", report);
     let mut many = Part::run(bench, Mix::Uniform, 32, 1, options.part).await?;
-    report.results.push(
-        ResultLine::rate("durable.clients_32", many.operations_per_second()).beside(
-            "TigerBeetle, its Node client, 32 in flight",
-            17_900.0,
-            Source::MeasuredElsewhere,
-        ),
-    );
+    report.results.push(ResultLine::rate("durable.clients_32", many.operations_per_second()).beside(
+        "TigerBeetle, its Node client, 32 in flight",
+        17_900.0,
+        Source::MeasuredElsewhere,
+    ));
     many.details("durable.clients_32", report);
     let mut one = Part::run(bench, Mix::Uniform, 1, 1, options.part).await?;
     let mut raw = raw::publish(&bench.raw, one.commit_bytes().max(64.0) as usize, options.part).await?;

@@ -1,7 +1,9 @@
 //! The commands that the measurements send: a network with accounts that hold credit, transfers between them, holds and
 //! captures of jobs. Deterministic but for the time and a key prefix. Must not: measure.
 
-use ledger::command::{Admit, Capture, Command, CommandBody, IssueGrant, MoveCredit, OpenAccount, PublishRateCard};
+use ledger::command::{
+    Admit, Capture, Command, CommandBody, IssueGrant, MoveCredit, OpenAccount, PublishRateCard,
+};
 use protocol::amount::Amount;
 use protocol::asset::{Asset, AssetId};
 use protocol::event::grant::{Backing, GrantSource};
@@ -70,7 +72,13 @@ pub(crate) struct Load {
 
 impl Load {
     pub(crate) fn new(accounts: u32, lane: u32) -> Load {
-        Load { accounts, lane, made: 0, random: 0x9e37_79b9_7f4a_7c15 ^ u64::from(lane) << 17, open: Vec::new() }
+        Load {
+            accounts,
+            lane,
+            made: 0,
+            random: 0x9e37_79b9_7f4a_7c15 ^ u64::from(lane) << 17,
+            open: Vec::new(),
+        }
     }
 
     /// What the network needs before accounts: a price, an operator, a node.

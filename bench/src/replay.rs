@@ -83,9 +83,7 @@ async fn fill(journal: &Journal, options: &ReplayOptions) -> Result<(), BenchErr
     Ok(())
 }
 
-fn fold_rate(
-    commits: impl Iterator<Item = Result<CommittedCommit, ReadError>>,
-) -> Result<f64, BenchError> {
+fn fold_rate(commits: impl Iterator<Item = Result<CommittedCommit, ReadError>>) -> Result<f64, BenchError> {
     let mut state = State::new(0);
     let begin = Instant::now();
     for commit in commits {
@@ -94,9 +92,7 @@ fn fold_rate(
     Ok(state.next_leaf() as f64 / begin.elapsed().as_secs_f64())
 }
 
-fn decode_rate(
-    commits: impl Iterator<Item = Result<CommittedCommit, ReadError>>,
-) -> Result<f64, BenchError> {
+fn decode_rate(commits: impl Iterator<Item = Result<CommittedCommit, ReadError>>) -> Result<f64, BenchError> {
     let begin = Instant::now();
     let mut events = 0;
     for commit in commits {

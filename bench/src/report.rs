@@ -184,9 +184,11 @@ mod tests {
     fn the_json_form_has_its_fixed_names() {
         let mut report = Report::new("ledger", serde_json::json!({ "accounts": 10 }));
         report.results.push(ResultLine::rate("apply.transfer", 2e6).against("bare table updates", 4e6));
-        report.results.push(
-            ResultLine::rate("durable.batch_100", 3e5).beside("peer", 5e4, Source::MeasuredElsewhere),
-        );
+        report.results.push(ResultLine::rate("durable.batch_100", 3e5).beside(
+            "peer",
+            5e4,
+            Source::MeasuredElsewhere,
+        ));
         let json = serde_json::to_value(&report).unwrap();
         assert_eq!(json["bench"], "ledger");
         assert!(json["machine"]["cores"].as_u64().unwrap() >= 1);

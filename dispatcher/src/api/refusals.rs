@@ -64,7 +64,9 @@ pub(crate) fn api_error(shared: &Shared, error: SubmitError, asset: Option<&Asse
                 10,
             )
         }
-        error @ (SubmitError::TooLarge(_) | SubmitError::NotUnderstood(_) | SubmitError::Unreadable { .. }) => {
+        error @ (SubmitError::TooLarge(_)
+        | SubmitError::NotUnderstood(_)
+        | SubmitError::Unreadable { .. }) => {
             tracing::error!(target: "api", %error, "command not answered");
             ApiError::internal("The ledger could not answer; the operator of this network has been told.")
         }

@@ -250,10 +250,7 @@ async fn open_tail(options: &JournalOptions, reader: &Reader, mark: &HighWater) 
 }
 
 /// The stream's counters, once it is known to hold everything that our files know, unaltered.
-async fn compare(
-    reader: &Reader,
-    known: Known,
-) -> Result<async_nats::jetstream::stream::State, StartError> {
+async fn compare(reader: &Reader, known: Known) -> Result<async_nats::jetstream::stream::State, StartError> {
     let info = reader.info().await?;
     let extent =
         StreamExtent { messages: info.messages, first: info.first_sequence, last: info.last_sequence };
