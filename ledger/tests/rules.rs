@@ -122,7 +122,7 @@ fn credit_moves_only_where_it_is_worth_no_more() {
     }
     world.now_us += 10 * S;
     assert_eq!(name(world.run(shift(from, short, 1))), "move_refused", "it has expired");
-    world.check_rebuild();
+    world.check_replay();
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn held_credit_does_not_move_and_deposits_never() {
     let deposits: Vec<GrantId> =
         (1..=2).map(|n| query::wallet(&world.state, vault(), wallet(n)).unwrap().bucket.unwrap()).collect();
     assert_eq!(name(world.run(shift(deposits[0], deposits[1], 1))), "move_refused");
-    world.check_rebuild();
+    world.check_replay();
 }
 
 fn line(world: &mut World, limit: i128) -> Result<Vec<Event>, Refusal> {
@@ -184,7 +184,7 @@ fn a_credit_line_is_drawn_owed_and_repaid_and_never_beyond_its_limit() {
     repay(&mut world, 100).unwrap();
     assert_eq!(world.available(1), 300);
     assert_eq!(booked(&world, AccountKind::Receivable), 0);
-    world.check_rebuild();
+    world.check_replay();
 }
 
 #[test]
@@ -197,7 +197,7 @@ fn a_reversed_charge_of_a_credit_line_gives_back_what_was_repaid_too() {
     world.must(ReverseCapture { job: job(1) });
     assert_eq!(world.available(1), 1_600, "the limit, and what was paid for nothing");
     assert_eq!(booked(&world, AccountKind::Receivable), 600, "the account has it with us");
-    world.check_rebuild();
+    world.check_replay();
 }
 
 #[test]
@@ -221,7 +221,7 @@ fn a_credit_line_is_no_grant_and_freezes_nobody() {
     world.capture(1, 50, 50).unwrap();
     world.grant(1, 100, None);
     world.admit(1, 2, 5, 5).unwrap();
-    world.check_rebuild();
+    world.check_replay();
 }
 
 fn spender(n: u8) -> SpenderId {
@@ -261,7 +261,7 @@ fn a_key_spends_at_most_its_cap_with_holds_and_charges_together() {
     admit_by(&mut world, 6, 50, 50).unwrap();
     cap(&mut world, Some(1_999)).unwrap();
     assert_eq!(name(admit_by(&mut world, 7, 0, 1)), "spend_cap_reached", "counting went on");
-    world.check_rebuild();
+    world.check_replay();
 }
 
 #[test]
@@ -287,7 +287,7 @@ fn a_hold_grows_by_its_pinned_price_from_what_is_spendable_now() {
     let events = world.capture(1, 10, 50).unwrap();
     assert_eq!(charge(&events).slices.iter().map(|s| s.amount.0).collect::<Vec<_>>(), [47, 53, 40]);
     assert_eq!((world.held(1), world.available(1)), (0, 960));
-    world.check_rebuild();
+    world.check_replay();
 }
 
 #[test]
@@ -305,7 +305,7 @@ fn a_running_job_alone_is_extended_and_before_its_deadline() {
     assert_eq!(name(world.run(extend.clone())), "deadline_passed");
     world.void(1).unwrap();
     assert_eq!(name(world.run(extend)), "hold_closed");
-    world.check_rebuild();
+    world.check_replay();
 }
 
 #[test]
@@ -341,7 +341,7 @@ fn parts_cost_together_what_the_whole_costs() {
     assert_eq!(world.available(1), 1_050);
     assert_eq!(booked(&world, AccountKind::OperatorAccrued), 0);
     assert_eq!(name(world.run(ReverseCapture { job: job(1) })), "already_reversed");
-    world.check_rebuild();
+    world.check_replay();
 }
 
 #[test]
@@ -360,7 +360,7 @@ fn charges_in_parts_stand_when_the_rest_is_voided_or_expires() {
         world.must(ReverseCapture { job: job(id) });
     }
     assert_eq!(world.available(1), 10_000);
-    world.check_rebuild();
+    world.check_replay();
 }
 
 #[test]
@@ -381,7 +381,7 @@ fn parts_of_a_deposit_wait_for_their_batches_one_by_one() {
     assert_eq!((lines.len(), lines[0].amount.0), (1, 7_500));
     world.submit_batch(2).unwrap();
     world.confirm_batch(2).unwrap();
-    world.check_rebuild();
+    world.check_replay();
 }
 
 #[test]
@@ -402,7 +402,7 @@ fn beyond_its_hold_a_job_costs_at_most_the_tolerance_and_only_what_is_there() {
     assert_eq!((world.held(1), world.available(1)), (0, 0));
     world.must(ReverseCapture { job: job(2) });
     assert_eq!(world.available(1), 530);
-    world.check_rebuild();
+    world.check_replay();
     let mut strict = World::open(rate(10, 1, 800_000));
     strict.grant(1, 10_000, None);
     strict.admit(1, 1, 10, 40).unwrap();
@@ -419,7 +419,7 @@ fn a_deposit_pays_beyond_its_hold_as_an_entry_of_its_own() {
     assert_eq!(world.available(1), 100_000 - 600);
     world.must(ReverseCapture { job: job(1) });
     assert_eq!(world.available(1), 100_000);
-    world.check_rebuild();
+    world.check_replay();
 }
 
 fn timed(key: u8, key_time_us: u64, open: u8) -> Command {
@@ -484,7 +484,7 @@ fn a_finished_job_leaves_when_nothing_can_refer_to_it() {
     world.submit_batch(1).unwrap();
     world.confirm_batch(1).unwrap();
     assert_eq!((known(&world), charged(&world)), (vec![4], 0), "settled");
-    world.check_rebuild();
+    world.check_replay();
 }
 
 #[test]
@@ -515,7 +515,7 @@ fn a_fork_stays_as_it_was_while_the_ledger_goes_on() {
     let ended = |event: &&Event| matches!(event.body, EventBody::HoldExpired(_) | EventBody::GrantExpired(_));
     assert_eq!(events.iter().filter(ended).count(), 4, "three holds and a grant");
     assert_eq!(ledger::snapshot::write(&world.state), after, "and the other way round");
-    world.check_rebuild();
+    world.check_replay();
 }
 
 #[test]
@@ -633,7 +633,7 @@ proptest! {
         for (n, op) in ops.iter().enumerate() {
             step(&mut world, n as u32, op);
         }
-        world.check_rebuild();
+        world.check_replay();
         let commits = (world.commit_hashes.len() as f64 * cut) as usize;
         world.check_snapshot_and_suffix(commits);
     }
