@@ -1,5 +1,6 @@
 //! The rules of version 2 of events, each a named promise: moved credit, credit lines, spend caps, extended holds,
-//! charges in parts and beyond the hold, keys that are too old, finished jobs that leave.
+//! charges in parts and beyond the hold, keys that are too old, finished jobs that leave. Earned credit and continued
+//! jobs have their own files; the property at the end has everything together.
 
 mod world;
 
@@ -554,6 +555,10 @@ enum Op {
     Reverse(u32),
     Expire,
     Batch,
+    /// An operator takes what it earned, and spends it.
+    Take(u8, bool, i128),
+    Spend(u8, u64, u64),
+    GoOn(usize, u64),
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -572,6 +577,9 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (0u32..60).prop_map(Op::Reverse),
         1 => Just(Op::Expire),
         1 => Just(Op::Batch),
+        4 => (1u8..=2, any::<bool>(), 1i128..900).prop_map(|(a, b, c)| Op::Take(a, b, c)),
+        3 => (1u8..=2, 0u64..30, 1u64..30).prop_map(|(a, b, c)| Op::Spend(a, b, c)),
+        3 => (0usize..9, 0u64..60).prop_map(|(a, b)| Op::GoOn(a, b)),
     ]
 }
 
@@ -602,12 +610,14 @@ fn step(world: &mut World, n: u32, op: &Op) {
             let Some(view) = pick(k) else { return };
             let number = view.charge.as_ref().map_or(0, |charge| charge.parts);
             let input = input.min(view.input_units);
-            world.run(Capture { job: view.job, ..part(0, number, open, input, output) })
+            let attempt = (output % view.attempts.len() as u64) as u32;
+            world.run(Capture { job: view.job, attempt, ..part(0, number, open, input, output) })
         }
         Op::Capture(k, input, output) => {
             let Some(view) = pick(k) else { return };
             let input = input.min(view.input_units);
-            world.run(Capture { job: view.job, ..capture(0, input, output, output) })
+            let attempt = (output % view.attempts.len() as u64) as u32;
+            world.run(Capture { job: view.job, attempt, ..capture(0, input, output, output) })
         }
         Op::Void(k) => {
             let Some(view) = pick(k) else { return };
@@ -615,6 +625,18 @@ fn step(world: &mut World, n: u32, op: &Op) {
             world.run(Void { job: view.job, reason })
         }
         Op::Reverse(id) => world.run(ReverseCapture { job: job(id) }),
+        Op::Take(of, treasury, amount) => {
+            let backing = if treasury { Backing::Treasury } else { Backing::Unbacked };
+            let (account, amount) = (account(100 + of), Amount(amount));
+            world.run(TakeEarnings { account, asset: FOIL, backing, amount })
+        }
+        Op::Spend(of, input, output) => world.admit(100 + of, n, input, output),
+        Op::GoOn(k, continues_at) => {
+            let Some(view) = pick(k) else { return };
+            let attempt = view.attempts.len() as u32;
+            let (node, body) = (node(1 + (attempt % 2) as u8), Hash32([5; 32]));
+            world.run(Redispatch { job: view.job, attempt, node, body, continues_at })
+        }
         Op::Expire => world.run(ExpireDue { events_max: 100 }),
         Op::Batch => {
             world.close_batch(n).and_then(|_| world.submit_batch(n)).and_then(|_| world.confirm_batch(n))
