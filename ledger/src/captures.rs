@@ -270,9 +270,9 @@ pub(crate) fn decide_reverse(plan: &mut Plan, command: &ReverseCapture) -> Resul
     plan.post(&mut legs, BookKey::system(AccountKind::Breakage, job.asset), -breakage)?;
     for recall in earnings::recalls(state, job).ok_or(Refusal::Overflow { what: "operator share" })? {
         recall.check(job)?;
-        *accrued.entry(recall.owner()).or_default() -= recall.from_bucket();
+        *accrued.entry(recall.owner()).or_default() -= recall.bucket_part();
         let earned = BookKey::new(recall.owner(), AccountKind::CustomerEarned, job.asset);
-        plan.post(&mut legs, earned, recall.from_bucket())?;
+        plan.post(&mut legs, earned, recall.bucket_part())?;
     }
     for (owner, share) in accrued {
         plan.post(&mut legs, BookKey::new(owner, AccountKind::OperatorAccrued, job.asset), share)?;

@@ -111,7 +111,7 @@ pub(crate) struct Recall {
     key: EarningKey,
     share: i128,
     /// Of what waits; the rest comes out of the free part of the bucket.
-    from_waiting: i128,
+    waiting_part: i128,
     bucket: Option<GrantId>,
     free: i128,
 }
@@ -122,16 +122,16 @@ impl Recall {
     }
 
     /// What comes out of the bucket.
-    pub(crate) fn from_bucket(&self) -> i128 {
-        self.share - self.from_waiting
+    pub(crate) fn bucket_part(&self) -> i128 {
+        self.share - self.waiting_part
     }
 
     /// The refusal when it was spent.
     pub(crate) fn check(&self, job: &Job) -> Result<(), Refusal> {
-        if self.from_bucket() <= self.free {
+        if self.bucket_part() <= self.free {
             return Ok(());
         }
-        let available = Amount(self.from_waiting + self.free);
+        let available = Amount(self.waiting_part + self.free);
         Err(Refusal::EarningsSpent { job: job.id, needed: Amount(self.share), available })
     }
 }
@@ -153,7 +153,7 @@ pub(crate) fn recalls(state: &State, job: &Job) -> Option<Vec<Recall>> {
     let recall = |(key, share): (EarningKey, i128)| {
         let Earning { waiting, bucket } = state.earnings.get(&key).copied().unwrap_or_default();
         let free = bucket.map_or(0, |bucket| state.grants[bucket].free().max(0));
-        Recall { key, share, from_waiting: share.min(waiting.0), bucket, free }
+        Recall { key, share, waiting_part: share.min(waiting.0), bucket, free }
     };
     Some(shares.into_iter().map(recall).collect())
 }
@@ -162,12 +162,12 @@ pub(crate) fn recalls(state: &State, job: &Job) -> Option<Vec<Recall>> {
 pub(crate) fn apply_recalled(state: &mut State, job: &Job) -> Result<(), ApplyError> {
     let recalls = recalls(state, job).ok_or(ApplyError::Impossible("a share beyond 128 bits"))?;
     for recall in recalls {
-        if recall.from_bucket() > recall.free {
+        if recall.bucket_part() > recall.free {
             return Err(ApplyError::Impossible("a charge is undone whose shares were spent"));
         }
-        wait(state, recall.key, -recall.from_waiting);
-        if let Some(bucket) = recall.bucket.filter(|_| recall.from_bucket() > 0) {
-            state.grant_mut(bucket)?.remaining.0 -= recall.from_bucket();
+        wait(state, recall.key, -recall.waiting_part);
+        if let Some(bucket) = recall.bucket.filter(|_| recall.bucket_part() > 0) {
+            state.grant_mut(bucket)?.remaining.0 -= recall.bucket_part();
             grants::index(state, bucket)?;
         }
     }

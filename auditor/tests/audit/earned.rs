@@ -304,7 +304,7 @@ fn a_job_that_goes_on_before_what_is_billed_or_was_cut() {
     let mut story = first_part(8);
     let at = go_on(&mut story, 2, 7);
     caught(story, CheckKind::Jobs, at);
-    let mut story = first_part(4);
+    let story = first_part(4);
     let at = story.events.len() - 1;
     caught(story, CheckKind::Jobs, at);
 }
