@@ -552,11 +552,11 @@ enum Op {
     Part(usize, bool, u64, u64),
     Capture(usize, u64, u64),
     Void(usize),
-    Reverse(u32),
+    Reverse(usize),
     Expire,
     Batch,
-    /// An operator takes what it earned, and spends it.
-    Take(u8, bool, i128),
+    /// An operator takes of what it earned, and spends it.
+    Take(u8, usize, i128),
     Spend(u8, u64, u64),
     GoOn(usize, u64),
 }
@@ -574,10 +574,10 @@ fn op() -> impl Strategy<Value = Op> {
         6 => (0usize..9, any::<bool>(), 0u64..60, 0u64..90).prop_map(|(a, b, c, d)| Op::Part(a, b, c, d)),
         5 => (0usize..9, 0u64..60, 0u64..90).prop_map(|(a, b, c)| Op::Capture(a, b, c)),
         1 => (0usize..9).prop_map(Op::Void),
-        2 => (0u32..60).prop_map(Op::Reverse),
+        3 => (0usize..60).prop_map(Op::Reverse),
         1 => Just(Op::Expire),
         1 => Just(Op::Batch),
-        4 => (1u8..=2, any::<bool>(), 1i128..900).prop_map(|(a, b, c)| Op::Take(a, b, c)),
+        4 => (1u8..=2, 0usize..3, 1i128..900).prop_map(|(a, b, c)| Op::Take(a, b, c)),
         3 => (1u8..=2, 0u64..30, 1u64..30).prop_map(|(a, b, c)| Op::Spend(a, b, c)),
         3 => (0usize..9, 0u64..60).prop_map(|(a, b)| Op::GoOn(a, b)),
     ]
@@ -624,11 +624,18 @@ fn step(world: &mut World, n: u32, op: &Op) {
             let reason = protocol::event::hold::VoidReason::OperatorFault;
             world.run(Void { job: view.job, reason })
         }
-        Op::Reverse(id) => world.run(ReverseCapture { job: job(id) }),
-        Op::Take(of, treasury, amount) => {
-            let backing = if treasury { Backing::Treasury } else { Backing::Unbacked };
-            let (account, amount) = (account(100 + of), Amount(amount));
-            world.run(TakeEarnings { account, asset: FOIL, backing, amount })
+        Op::Reverse(k) => {
+            let charged = query::captures_after(&world.state, None, 99);
+            let Some((_, job)) = charged.get(k % charged.len().max(1)) else { return };
+            world.run(ReverseCapture { job: *job })
+        }
+        Op::Take(of, k, amount) => {
+            let waiting = &query::earnings(&world.state, operator(of))[0].takeable;
+            let Some(part) = waiting.get(k % waiting.len().max(1)) else { return };
+            // Now and then more than waits.
+            let (account, amount) =
+                (account(100 + of), Amount(1 + amount % (part.amount.0 + part.amount.0 / 8 + 1)));
+            world.run(TakeEarnings { account, asset: FOIL, backing: part.backing, amount })
         }
         Op::Spend(of, input, output) => world.admit(100 + of, n, input, output),
         Op::GoOn(k, continues_at) => {
