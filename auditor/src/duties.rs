@@ -78,9 +78,10 @@ fn duty(body: &EventBody) -> &'static [&'static str] {
         | EventBody::CreditLineSet(_)
         | EventBody::CreditRepaid(_) => &["admin"],
         EventBody::AccountOpened(_) => &["gateway", "admin", "account"],
-        EventBody::AccountClosed(_) | EventBody::SpendCapSet(_) | EventBody::CreditMoved(_) => {
-            &["account", "admin"]
-        }
+        EventBody::AccountClosed(_)
+        | EventBody::SpendCapSet(_)
+        | EventBody::CreditMoved(_)
+        | EventBody::EarningsTaken(_) => &["account", "admin"],
         EventBody::SpendAuthorised(_) | EventBody::DepositAttributed(_) => &["account", "watcher"],
         EventBody::VoucherIssued(_) => &["account"],
         EventBody::DepositConfirmed(_)
@@ -154,6 +155,7 @@ impl Seen {
             EventBody::HoldExtended(e) => self.holds.get(&e.hold).copied(),
             EventBody::JobDispatched(e) => self.jobs.get(&e.job).copied(),
             EventBody::CreditMoved(e) => self.grants.get(&e.from).copied(),
+            EventBody::EarningsTaken(e) => self.grants.get(&e.grant).copied(),
             EventBody::GrantIssued(e) => {
                 self.grants.insert(e.grant, e.account);
                 Some(e.account)

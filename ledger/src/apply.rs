@@ -4,8 +4,8 @@
 use crate::idempotency::KEY_AHEAD_US_MAX;
 use crate::state::State;
 use crate::{
-    accounts, batches, books, captures, credit_lines, deposits, grants, holds, jobs, moves, nodes, rates,
-    spend_caps, vouchers,
+    accounts, batches, books, captures, credit_lines, deposits, earnings, grants, holds, jobs, moves, nodes,
+    rates, spend_caps, vouchers,
 };
 use protocol::event::account::AccountKind;
 use protocol::event::{Event, EventBody};
@@ -145,6 +145,7 @@ fn apply_body(state: &mut State, event: &Event) -> Result<(), ApplyError> {
         EventBody::CreditLineSet(e) => credit_lines::apply_set(state, e),
         EventBody::CreditRepaid(e) => credit_lines::apply_repaid(state, e),
         EventBody::CreditMoved(e) => moves::apply(state, e),
+        EventBody::EarningsTaken(e) => earnings::apply_taken(state, e),
         EventBody::HoldExtended(e) => holds::apply_extended(state, e),
         EventBody::DepositConfirmed(e) => deposits::apply_confirmed(state, e),
         EventBody::DepositAttributed(e) => deposits::apply_attributed(state, e),

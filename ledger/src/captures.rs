@@ -1,7 +1,7 @@
 //! Charges: at once, in parts, beyond the hold within a tolerance, and undone. The price is the pinned card's, never
 //! today's; the charge is `min(worker, gateway)` tokens (specs/outcomes.md).
 
-use crate::accounts::check_spending;
+use crate::accounts::{AccountNo, check_spending};
 use crate::apply::ApplyError;
 use crate::books::BookKey;
 use crate::command::{Capture, ReverseCapture};
@@ -14,7 +14,7 @@ use crate::nodes::OperatorNo;
 use crate::refusal::Refusal;
 use crate::splits::{self, CarryKey};
 use crate::state::State;
-use crate::{credit_lines, spend_caps};
+use crate::{credit_lines, earnings, spend_caps};
 use protocol::amount::Amount;
 use protocol::asset::AssetId;
 use protocol::event::Header;
@@ -46,13 +46,13 @@ struct Bill {
 pub(crate) fn decide_capture(plan: &mut Plan, command: &Capture) -> Result<(), Refusal> {
     let state = plan.state;
     let job = jobs::running(state, command.job)?;
-    check_part(command, job)?;
     let attempt = job.attempts.get(command.attempt as usize);
     let attempts = job.attempts.len() as u32;
     let attempt = attempt.ok_or(Refusal::AttemptUnknown { given: command.attempt, attempts })?;
     let rate =
         jobs::pinned_rate(state, job).expect("a hold is pinned to a published card that has its model");
-    let bill = bill(plan, command, job, rate)?;
+    let output_units = check_part(command, job)?;
+    let bill = bill(plan, command, job, rate, output_units)?;
     let event = part_event(plan, command, job, attempt, bill, rate)?;
     let legs = capture_legs(plan, job, attempt, &event)?;
     plan.emit_with(event, legs);
@@ -68,8 +68,9 @@ fn billed(job: &Job) -> (u64, u64) {
 }
 
 /// The part is the next one, counts from the job's beginning, and bills something; only the last of several may bill
-/// nothing more.
-fn check_part(command: &Capture, job: &Job) -> Result<(), Refusal> {
+/// nothing more. An attempt bills what it delivered itself: from where it went on, or from what is billed, and to
+/// where the next one went on. Gives the output that all parts bill together.
+fn check_part(command: &Capture, job: &Job) -> Result<u64, Refusal> {
     let expected = job.parts.len() as u32;
     let given = command.part.map(|part| part.number);
     if given.unwrap_or(0) != expected {
@@ -78,28 +79,40 @@ fn check_part(command: &Capture, job: &Job) -> Result<(), Refusal> {
     if command.input_units > job.input_units {
         return Err(Refusal::InputAboveHold { given: command.input_units, held: job.input_units });
     }
-    let output_units = command.output_units_worker.min(command.output_units_gateway);
+    let counted = command.output_units_worker.min(command.output_units_gateway);
     let (input_before, output_before) = billed(job);
-    if command.input_units < input_before || output_units < output_before {
-        let (input_units, output_units) = (input_before, output_before);
+    let end = job.output_end();
+    if command.input_units < input_before || counted < end {
+        let (input_units, output_units) = (input_before, end);
         return Err(Refusal::PartGoesBack { job: command.job, input_units, output_units });
     }
-    let nothing_new = (command.input_units, output_units) == (input_before, output_before);
+    let (from, until) = (job.output_from(command.attempt), job.output_until(command.attempt));
+    if counted < from || until.is_some_and(|until| counted > until) {
+        return Err(Refusal::OutsideCut { attempt: command.attempt, given: counted, from, until });
+    }
+    let output_units = output_before + (counted - from);
+    let nothing_new = (command.input_units, counted) == (input_before, from);
     if output_units == 0 || (nothing_new && stays_open(command.part)) {
         return Err(Refusal::NothingDelivered { job: command.job });
     }
-    Ok(())
+    Ok(output_units)
 }
 
 /// Within the hold: what was delivered. Beyond it, and only when the hold ends with this charge: at most the hold and
 /// its tolerance; what the hold does not cover is taken from what is spendable now. Where that does not suffice (or the
 /// account is frozen or closed, or the key's cap is reached), nothing is taken and the hold is all: then the output that
 /// is billed is the largest number of units whose price it covers.
-fn bill(plan: &Plan, command: &Capture, job: &Job, rate: &ModelRate) -> Result<Bill, Refusal> {
-    let output_units = command.output_units_worker.min(command.output_units_gateway);
-    let above = Refusal::OutputAboveHold { given: output_units, held: job.output_units_max };
+fn bill(
+    plan: &Plan,
+    command: &Capture,
+    job: &Job,
+    rate: &ModelRate,
+    output_units: u64,
+) -> Result<Bill, Refusal> {
+    let counted = command.output_units_worker.min(command.output_units_gateway);
+    let above = Refusal::OutputAboveHold { given: counted, held: job.output_units_max };
     let tolerance_ppm = plan.settings()?.capture_tolerance_ppm.unwrap_or(0);
-    if output_units > job.output_units_max && (tolerance_ppm == 0 || stays_open(command.part)) {
+    if counted > job.output_units_max && (tolerance_ppm == 0 || stays_open(command.part)) {
         return Err(above);
     }
     let overflow = Refusal::Overflow { what: "price" };
@@ -224,7 +237,7 @@ fn consume(job: &Job, cost: i128) -> Vec<Slice> {
 
 /// All charges of an ended job that are not yet in a batch are unwound, leg by leg: Cr each slice's ledger account (what
 /// came from a grant that has expired since is breakage, as any release into it); Dr the operators' and the platform's
-/// shares; Cr `Receivable` / Dr `CreditLines` for what was drawn from a credit line, also when it was repaid since.
+/// shares, the operators' from `CustomerEarned` where they were taken as credit; Cr `Receivable` / Dr `CreditLines` for what was drawn from a credit line, also when it was repaid since.
 pub(crate) fn decide_reverse(plan: &mut Plan, command: &ReverseCapture) -> Result<(), Refusal> {
     let state = plan.state;
     let job = state.jobs.get(&command.job).ok_or(Refusal::JobUnknown { job: command.job })?;
@@ -236,8 +249,8 @@ pub(crate) fn decide_reverse(plan: &mut Plan, command: &ReverseCapture) -> Resul
     }
     let mut legs = Legs::default();
     let (mut refunded, mut breakage, mut drawn) = (0, 0, 0);
-    let mut shares: BTreeMap<OperatorNo, i128> = BTreeMap::new();
-    let mut platform = 0;
+    let mut accrued: BTreeMap<AccountNo, i128> = BTreeMap::new();
+    let (mut share, mut platform) = (0, 0);
     for part in &job.parts {
         for slice in &part.slices {
             let grant = &state.grants[slice.grant];
@@ -249,14 +262,20 @@ pub(crate) fn decide_reverse(plan: &mut Plan, command: &ReverseCapture) -> Resul
                 plan.post(&mut legs, grant.book_key(), -slice.amount.0)?;
             }
         }
-        *shares.entry(part.operator).or_default() += part.operator_share.0;
+        *accrued.entry(state.operators[part.operator].account_no).or_default() += part.operator_share.0;
+        share += part.operator_share.0;
         platform += part.platform_share();
         drawn += credit_lines::drawn_by(state, &part.slices);
     }
     plan.post(&mut legs, BookKey::system(AccountKind::Breakage, job.asset), -breakage)?;
-    for (operator, share) in &shares {
-        let owner = state.operators[*operator].account_no;
-        plan.post(&mut legs, BookKey::new(owner, AccountKind::OperatorAccrued, job.asset), *share)?;
+    for recall in earnings::recalls(state, job).ok_or(Refusal::Overflow { what: "operator share" })? {
+        recall.check(job)?;
+        *accrued.entry(recall.owner()).or_default() -= recall.bucket_part();
+        let earned = BookKey::new(recall.owner(), AccountKind::CustomerEarned, job.asset);
+        plan.post(&mut legs, earned, recall.bucket_part())?;
+    }
+    for (owner, share) in accrued {
+        plan.post(&mut legs, BookKey::new(owner, AccountKind::OperatorAccrued, job.asset), share)?;
     }
     let revenue = BookKey::system(AccountKind::PlatformRevenue, job.asset);
     plan.post(&mut legs, revenue, platform)?;
@@ -264,7 +283,7 @@ pub(crate) fn decide_reverse(plan: &mut Plan, command: &ReverseCapture) -> Resul
     let event = CaptureReversed {
         job: command.job,
         refunded: Amount(refunded),
-        operator_share: Amount(shares.values().sum()),
+        operator_share: Amount(share),
         platform_share: Amount(platform),
     };
     plan.emit_with(event, legs);
@@ -337,6 +356,10 @@ fn check_event(job: &Job, event: &UsageCaptured) -> Result<(), ApplyError> {
     if job.hold != event.hold || job.state != JobState::Running || number as usize != job.parts.len() {
         return Err(ApplyError::Impossible("parts of a running job are numbered without gaps"));
     }
+    let counted = event.output_units_worker.min(event.output_units_gateway);
+    if counted < job.output_from(event.attempt).saturating_add(event.output_units) {
+        return Err(ApplyError::Impossible("an attempt is paid for more than it counted after its cut"));
+    }
     let beyond = event.beyond_hold.unwrap_or_default();
     let of_hold = event.cost.0 - beyond.0;
     if beyond.0 < 0 || of_hold < 0 || of_hold > job.amount.0 - job.consumed() {
@@ -394,8 +417,8 @@ fn take_beyond(
     if open == 0 { Ok(()) } else { Err(ApplyError::Impossible("beyond the hold are whole slices")) }
 }
 
-/// Where each slice's share of the operator waits: in the wallet's queue until the chain charged it, or unbacked. Gives
-/// how many wait in queues.
+/// Where each slice's share of the operator waits: in the wallet's queue until the chain charged it, or with what it
+/// earned from credit of the same backing. Gives how many wait in queues.
 fn earn(
     state: &mut State,
     header: &Header,
@@ -405,10 +428,12 @@ fn earn(
 ) -> Result<u32, ApplyError> {
     let parts = splits::spread(event.operator_share, event.cost, event.slices.iter().map(|s| s.amount));
     let parts = parts.ok_or(ApplyError::Impossible("a share beyond 128 bits"))?;
-    let (mut queued, mut unbacked) = (0, 0);
+    let owner = state.operators[operator].account_no;
+    let mut queued = 0;
     for (place, (slice, share)) in event.slices.iter().zip(parts).enumerate() {
-        let Paper::Wallet(wallet) = state.grants[slice.grant].paper else {
-            unbacked += share.0;
+        let paper = state.grants[slice.grant].paper;
+        let Paper::Wallet(wallet) = paper else {
+            earnings::wait(state, (owner, asset, paper), share.0);
             continue;
         };
         queued += 1;
@@ -425,10 +450,6 @@ fn earn(
             time_us: header.time_us,
             slice: place as u32,
         });
-    }
-    if queued < event.slices.len() as u32 {
-        let owner = state.operators[operator].account_no;
-        state.unbacked.entry((owner, asset)).or_default().0 += unbacked;
     }
     Ok(queued)
 }
@@ -449,11 +470,12 @@ pub(crate) fn apply_reversed(
     let rate =
         jobs::pinned_rate(state, &job).ok_or(ApplyError::Impossible("a job without a pinned price"))?;
     let share_ppm = rate.operator_share_ppm;
+    earnings::apply_recalled(state, &job)?;
     for part in &job.parts {
         let carry = state.carries.entry(CarryKey { operator: part.operator, asset, share_ppm }).or_default();
         carry.gross.0 -= part.cost.0;
         carry.paid.0 -= part.operator_share.0;
-        unearn(state, header, event.job, part, asset)?;
+        refund(state, header, event.job, part)?;
     }
     spend_caps::note(state, cap_key, 0, -charged)?;
     for _ in 0..job.queued {
@@ -462,32 +484,18 @@ pub(crate) fn apply_reversed(
     Ok(())
 }
 
-/// The opposite of [`earn`], and the refund.
-fn unearn(
-    state: &mut State,
-    header: &Header,
-    job: JobId,
-    part: &Part,
-    asset: AssetId,
-) -> Result<(), ApplyError> {
-    let parts = splits::spread(part.operator_share, part.cost, part.slices.iter().map(|s| s.amount));
-    let parts = parts.ok_or(ApplyError::Impossible("a share beyond 128 bits"))?;
-    let owner = state.operators[part.operator].account_no;
-    for (place, (slice, share)) in part.slices.iter().zip(parts).enumerate() {
-        match state.grants[slice.grant].paper {
-            Paper::Wallet(wallet) => {
-                let wallet = state.wallets.row_mut(wallet)?;
-                let here = |e: &QueuedCapture| (e.job, e.leaf, e.slice) == (job, part.leaf, place as u32);
-                let at = wallet.queue.iter().position(here);
-                let entry = at.and_then(|at| wallet.queue.remove(at));
-                if entry.is_none_or(|entry| !entry.covered.is_zero()) {
-                    return Err(ApplyError::Impossible("a capture in a batch is reversed"));
-                }
-                wallet.captured.0 -= slice.amount.0;
+/// Takes a part out of the wallets' queues, and refunds it.
+fn refund(state: &mut State, header: &Header, job: JobId, part: &Part) -> Result<(), ApplyError> {
+    for (place, slice) in part.slices.iter().enumerate() {
+        if let Paper::Wallet(wallet) = state.grants[slice.grant].paper {
+            let wallet = state.wallets.row_mut(wallet)?;
+            let here = |e: &QueuedCapture| (e.job, e.leaf, e.slice) == (job, part.leaf, place as u32);
+            let at = wallet.queue.iter().position(here);
+            let entry = at.and_then(|at| wallet.queue.remove(at));
+            if entry.is_none_or(|entry| !entry.covered.is_zero()) {
+                return Err(ApplyError::Impossible("a capture in a batch is reversed"));
             }
-            Paper::Unbacked | Paper::Treasury | Paper::Package(..) => {
-                state.unbacked.entry((owner, asset)).or_default().0 -= share.0;
-            }
+            wallet.captured.0 -= slice.amount.0;
         }
         let grant = state.grant_mut(slice.grant)?;
         if !grant.expired(header.time_us) {

@@ -106,6 +106,8 @@ command_bodies! {
     30 IssueGrant(IssueGrant),
     /// Move credit between buckets.
     31 MoveCredit(MoveCredit),
+    /// Make earned shares that no vault backs spendable.
+    32 TakeEarnings(TakeEarnings),
     /// Hold the worst case and dispatch, in one commit.
     40 Admit(Admit),
     /// Give a running job to another node.
@@ -591,4 +593,22 @@ pub struct ExtendHold {
     /// The new deadline, microseconds UTC; not before the old one.
     #[n(2)]
     pub deadline_us: u64,
+}
+
+/// See [`CommandBody::TakeEarnings`]. Shares that a vault backs are paid on the chain, by batches.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(array)]
+pub struct TakeEarnings {
+    /// Who earned.
+    #[n(0)]
+    pub account: AccountId,
+    /// In which asset.
+    #[n(1)]
+    pub asset: AssetId,
+    /// What stood behind the credit that was charged, and will stand behind what is taken.
+    #[n(2)]
+    pub backing: Backing,
+    /// How much, above zero and at most what waits with this backing.
+    #[n(3)]
+    pub amount: Amount,
 }

@@ -7,8 +7,8 @@ use crate::command::{Command, CommandBody};
 use crate::refusal::Refusal;
 use crate::state::State;
 use crate::{
-    batches, captures, credit_lines, deposits, grants, holds, idempotency, jobs, moves, nodes, rates,
-    spend_caps, timers, vouchers,
+    batches, captures, credit_lines, deposits, earnings, grants, holds, idempotency, jobs, moves, nodes,
+    rates, spend_caps, timers, vouchers,
 };
 use protocol::amount::Amount;
 use protocol::codec;
@@ -114,6 +114,7 @@ fn plan_body(plan: &mut Plan, body: &CommandBody) -> Result<(), Refusal> {
         CommandBody::SetCreditLine(c) => credit_lines::decide_set(plan, c),
         CommandBody::RepayCredit(c) => credit_lines::decide_repay(plan, c),
         CommandBody::MoveCredit(c) => moves::decide(plan, c),
+        CommandBody::TakeEarnings(c) => earnings::decide_take(plan, c),
         CommandBody::ExtendHold(c) => holds::decide_extend(plan, c),
         CommandBody::AuthoriseSpending(c) => deposits::decide_authorise(plan, c),
         CommandBody::ConfirmDeposit(c) => deposits::decide_confirm(plan, c),
@@ -264,6 +265,8 @@ fn check_size(event: &Event) -> Result<(), Refusal> {
         HoldPlaced(e) => legs_bytes_max(event, e.slices.len()) > EVENT_BYTES_MAX,
         HoldExtended(e) => legs_bytes_max(event, e.slices.len()) > EVENT_BYTES_MAX,
         UsageCaptured(e) => legs_bytes_max(event, e.slices.len()) > EVENT_BYTES_MAX,
+        // Every slice of every part can come back.
+        CaptureReversed(_) => legs_bytes_max(event, 0) > EVENT_BYTES_MAX,
         WriterChanged(_)
         | VaultRegistered(_)
         | AccountOpened(_)
@@ -283,11 +286,11 @@ fn check_size(event: &Event) -> Result<(), Refusal> {
         | HoldVoided(_)
         | HoldExpired(_)
         | JobDispatched(_)
-        | CaptureReversed(_)
         | SpendCapSet(_)
         | CreditLineSet(_)
         | CreditRepaid(_)
         | CreditMoved(_)
+        | EarningsTaken(_)
         | OperatorRegistered(_)
         | NodeRetired(_)
         | BatchSubmitted(_)

@@ -11,7 +11,7 @@ use crate::refusal::Refusal;
 use crate::slab::Slab;
 use crate::state::State;
 use crate::wallets::WalletNo;
-use crate::{credit_lines, deposits};
+use crate::{credit_lines, deposits, earnings};
 use minicbor::{Decode, Encode};
 use protocol::amount::Amount;
 use protocol::asset::AssetId;
@@ -38,7 +38,7 @@ pub const SLICES_MAX: usize = 256;
 pub const SCOPE_MODELS_MAX: usize = 64;
 
 /// What stands behind a bucket; a vault's balance by the wallet's row.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Encode, Decode)]
 #[cbor(flat)]
 pub(crate) enum Paper {
     #[n(0)]
@@ -331,14 +331,10 @@ pub(crate) fn apply_issued(state: &mut State, event: &GrantIssued) -> Result<(),
         return Err(ApplyError::Impossible("grants are numbered without gaps and never negative"));
     }
     let paper = match event.backing {
-        Backing::Unbacked => Paper::Unbacked,
-        Backing::Treasury => Paper::Treasury,
-        Backing::Package(number) => Paper::Package((number >> 32) as u32, number as u32),
-        Backing::Vault(vault, wallet) => {
-            let number = state.wallets.find(&(vault, wallet));
-            Paper::Wallet(number.ok_or_else(|| ApplyError::unknown("wallet", wallet))?)
-        }
+        Backing::Vault(vault, wallet) => state.wallets.find(&(vault, wallet)).map(Paper::Wallet),
+        _ => paper_beside_vaults(event.backing),
     };
+    let paper = paper.ok_or_else(|| ApplyError::unknown("backing", format!("{:?}", event.backing)))?;
     if let (GrantSource::Deposited, Paper::Wallet(wallet)) = (event.source, paper) {
         let wallet = state.wallets.row_mut(wallet)?;
         if wallet.bucket.replace(event.grant).is_some() {
@@ -350,6 +346,12 @@ pub(crate) fn apply_issued(state: &mut State, event: &GrantIssued) -> Result<(),
     }
     let account = state.account_no(event.account)?;
     state.asset(event.asset).ok_or_else(|| ApplyError::unknown("asset", event.asset.0))?;
+    if event.source == GrantSource::Earned && event.amount.is_zero() {
+        if matches!(paper, Paper::Wallet(_)) {
+            return Err(ApplyError::Impossible("what a vault backs is paid on the chain"));
+        }
+        earnings::apply_opened(state, (account, event.asset, paper), event.grant)?;
+    }
     let scope = state.grants.scope_number(&event.scope);
     state.grants.rows.push(Grant {
         remaining: event.amount,
@@ -396,9 +398,19 @@ pub(crate) fn index(state: &mut State, id: GrantId) -> Result<(), ApplyError> {
     state.accounts.list(&state.grants, id, listed)
 }
 
+/// A backing other than a wallet's balance, as buckets have it.
+pub(crate) fn paper_beside_vaults(backing: Backing) -> Option<Paper> {
+    match backing {
+        Backing::Unbacked => Some(Paper::Unbacked),
+        Backing::Treasury => Some(Paper::Treasury),
+        Backing::Package(number) => Some(Paper::Package((number >> 32) as u32, number as u32)),
+        Backing::Vault(..) => None,
+    }
+}
+
 /// What stands behind a bucket, as events say it.
-pub(crate) fn backing(state: &State, grant: &Grant) -> Backing {
-    match grant.paper {
+pub(crate) fn backing(state: &State, paper: Paper) -> Backing {
+    match paper {
         Paper::Unbacked => Backing::Unbacked,
         Paper::Treasury => Backing::Treasury,
         Paper::Package(upper, lower) => Backing::Package(u64::from(upper) << 32 | u64::from(lower)),

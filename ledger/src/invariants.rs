@@ -4,7 +4,7 @@
 use crate::accounts::AccountNo;
 use crate::apply::has_floor;
 use crate::books::BookKey;
-use crate::grants::{self, customer_kind};
+use crate::grants::{self, Paper, customer_kind};
 use crate::jobs::{Job, JobState};
 use crate::splits::proportion;
 use crate::state::State;
@@ -175,11 +175,19 @@ fn open_holds_have_timers(state: &State) -> Result<(), String> {
     Ok(())
 }
 
-/// Accrued = unbacked + what waits in wallets' queues + the remainders of the floors; settling and payable follow from
+/// Accrued = what waits beside vaults + what waits in wallets' queues + the remainders of the floors; settling and payable follow from
 /// the payees' figures.
 fn operators_earnings(state: &State) -> Result<(), String> {
     type ByOwner = BTreeMap<(AccountNo, AssetId), i128>;
-    let mut accrued: ByOwner = state.unbacked.iter().map(|(key, amount)| (*key, amount.0)).collect();
+    let mut accrued = ByOwner::new();
+    for ((owner, asset, paper), earning) in &state.earnings {
+        let bucket = earning.bucket.map(|id| &state.grants[id]);
+        let fits = bucket.is_none_or(|row| (row.account, row.asset(), row.paper) == (*owner, *asset, *paper));
+        if earning.waiting.0 < 0 || !fits || matches!(paper, Paper::Wallet(_)) {
+            return Err(format!("earnings of asset {} behind {paper:?}: {earning:?}", asset.0));
+        }
+        *accrued.entry((*owner, *asset)).or_default() += earning.waiting.0;
+    }
     let (mut settling, mut payable) = (ByOwner::new(), ByOwner::new());
     let operator = |id| state.operators.get(id).map_or(AccountNo::SYSTEM, |row| row.account_no);
     for wallet in state.wallets.values() {

@@ -108,6 +108,23 @@ impl Job {
         self.parts.iter().map(|part| part.cost.0).sum()
     }
 
+    /// To where output is billed, or never will be, from the job's beginning.
+    pub(crate) fn output_end(&self) -> u64 {
+        let cut = |part: &Part| self.attempts.get(part.attempt as usize).map_or(0, |to| to.continues_at);
+        self.parts.iter().fold(0, |end: u64, part| end.max(cut(part)).saturating_add(part.output_units))
+    }
+
+    /// From where an attempt is paid: its own beginning, or what is billed. What lies between is billed to nobody.
+    pub(crate) fn output_from(&self, attempt: u32) -> u64 {
+        let cut = self.attempts.get(attempt as usize).map_or(0, |to| to.continues_at);
+        self.output_end().max(cut)
+    }
+
+    /// To where an attempt is paid: where the next one went on.
+    pub(crate) fn output_until(&self, attempt: u32) -> Option<u64> {
+        self.attempts.get(attempt as usize + 1).map(|next| next.continues_at)
+    }
+
     /// What is still held of each slice, in their order.
     pub(crate) fn open_slices(&self) -> impl Iterator<Item = Slice> + '_ {
         let mut consumed = self.consumed();
@@ -455,6 +472,10 @@ pub(crate) fn decide_redispatch(plan: &mut Plan, command: &Redispatch) -> Result
     if command.continues_at > job.output_units_max {
         return Err(Refusal::OutputAboveHold { given: command.continues_at, held: job.output_units_max });
     }
+    let least = least_cut(job);
+    if command.continues_at < least {
+        return Err(Refusal::CutGoesBack { job: command.job, given: command.continues_at, least });
+    }
     let node = nodes::serving(plan.state, command.node, model(plan.state, job))?;
     plan.emit(JobDispatched {
         job: command.job,
@@ -465,6 +486,11 @@ pub(crate) fn decide_redispatch(plan: &mut Plan, command: &Redispatch) -> Result
         continues_at: command.continues_at,
     });
     Ok(())
+}
+
+/// Where a next attempt may go on at the earliest: not before the last one did, nor before what is billed.
+fn least_cut(job: &Job) -> u64 {
+    job.attempts.last().map_or(0, |last| last.continues_at).max(job.output_end())
 }
 
 pub(crate) fn apply_dispatched(
@@ -478,6 +504,9 @@ pub(crate) fn apply_dispatched(
     let job = state.jobs.row_mut(number);
     if job.state != JobState::Running || event.attempt as usize != job.attempts.len() {
         return Err(ApplyError::Impossible("attempts of a running job are numbered without gaps"));
+    }
+    if event.continues_at < least_cut(job) {
+        return Err(ApplyError::Impossible("a job goes on where it was, or later"));
     }
     job.attempts.push(Dispatch {
         node: event.node,

@@ -13,6 +13,7 @@ pub mod command;
 mod credit_lines;
 mod decide;
 pub mod deposits;
+mod earnings;
 pub mod grants;
 pub mod holds;
 mod idempotency;

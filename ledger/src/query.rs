@@ -1,9 +1,10 @@
 //! Read-only views, all by reference to [`State`]. What may be shown to whom is the caller's question.
 
 use crate::accounts;
-use crate::accounts::book_key;
+use crate::accounts::{AccountNo, book_key};
 use crate::batches;
-use crate::grants;
+use crate::earnings::{Earning, EarningKey};
+use crate::grants::{self, Paper};
 use crate::jobs::{self, Dispatch, Job, JobState, Part};
 use crate::rates;
 use crate::state::State;
@@ -299,12 +300,23 @@ pub struct Earnings {
     pub accrued: Amount,
     /// Of that, what no vault pays (unbacked credit, exits that fell short).
     pub unbacked: Amount,
+    /// What of it can be taken as credit, by what stands behind it; sums to `unbacked`.
+    pub takeable: Vec<Takeable>,
     /// In a batch that is not final.
     pub settling: Amount,
     /// Claimable from the pot.
     pub payable: Amount,
     /// Claimed for life.
     pub claimed: Amount,
+}
+
+/// What can be taken as earned credit, base units.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct Takeable {
+    /// What stands behind it, before and after.
+    pub backing: Backing,
+    /// How much waits.
+    pub amount: Amount,
 }
 
 /// Whether the account exists, open or closed.
@@ -366,7 +378,7 @@ pub fn balance(state: &State, account: AccountId, now_us: u64) -> Vec<AssetBalan
                 spendable: Amount(spendable),
                 expires_us: (grant.expires_us != u64::MAX).then_some(grant.expires_us),
                 scope: state.grants.scope(grant).to_vec(),
-                backing: grants::backing(state, grant),
+                backing: grants::backing(state, grant.paper),
             });
         }
         balances.push(balance);
@@ -504,10 +516,12 @@ pub fn earnings(state: &State, id: OperatorId) -> Vec<Earnings> {
         let unit = state.vault_unit(asset.id).unwrap_or(0);
         let vaults = state.vaults.values().filter(|vault| vault.asset == asset.id);
         let payees = vaults.filter_map(|vault| state.payees.get(&(vault.vault, account)));
+        let takeable = takeable(state, operator.account_no, asset.id);
         let line = Earnings {
             asset: asset.id,
             accrued: of(AccountKind::OperatorAccrued),
-            unbacked: state.unbacked.get(&(operator.account_no, asset.id)).copied().unwrap_or_default(),
+            unbacked: Amount(takeable.iter().map(|part| part.amount.0).sum()),
+            takeable,
             settling: of(AccountKind::OperatorSettling),
             payable: of(AccountKind::OperatorPayable),
             claimed: Amount(payees.map(|payee| i128::from(payee.claimed_units) * unit).sum()),
@@ -515,6 +529,18 @@ pub fn earnings(state: &State, id: OperatorId) -> Vec<Earnings> {
         earnings.push(line);
     }
     earnings
+}
+
+/// By backing, those of which nothing waits left out.
+fn takeable(state: &State, owner: AccountNo, asset: AssetId) -> Vec<Takeable> {
+    let all = state.earnings.range((owner, asset, Paper::Unbacked)..);
+    let own = all.take_while(|((of, is, _), _)| (*of, *is) == (owner, asset));
+    let waiting = own.filter(|(_, earning)| !earning.waiting.is_zero());
+    let takeable = |((_, _, paper), earning): (&EarningKey, &Earning)| Takeable {
+        backing: grants::backing(state, *paper),
+        amount: earning.waiting,
+    };
+    waiting.map(takeable).collect()
 }
 
 /// One wallet in one vault.

@@ -257,6 +257,15 @@ refusals! {
     /// Credit that may not go there.
     172 "move_refused" MoveRefused { from: GrantId, to: GrantId, detail: &'static str }
         "credit of grant {} does not move to grant {}: {detail}", from.0, to.0;
+    /// The chain pays it.
+    173 "earnings_on_chain" EarningsOnChain { vault: VaultRef }
+        "what vault {} on chain {} backs is paid there by batches: claim it from the pot", vault.vault, vault.chain_id;
+    /// Not so much waits.
+    174 "more_than_earned" MoreThanEarned { asked: Amount, waiting: Amount }
+        "{} base units were asked for and {} wait with this backing: take at most that", asked.0, waiting.0;
+    /// What was earned by the charge is gone.
+    175 "earnings_spent" EarningsSpent { job: JobId, needed: Amount, available: Amount }
+        "the shares of job {job} were taken and spent: {} base units are to come back and {} wait or are free, refund it by a grant", needed.0, available.0;
     /// Registered once.
     180 "operator_known" OperatorKnown { operator: OperatorId }
         "operator {operator} is registered already";
@@ -371,6 +380,12 @@ refusals! {
     /// Anchors grow.
     229 "anchor_size" AnchorSize { last: u64, given: u64, leaves: u64 }
         "an anchor's size must be above {last} and at most {leaves}, {given} came";
+    /// A job goes on where it was, or later.
+    230 "cut_goes_back" CutGoesBack { job: JobId, given: u64, least: u64 }
+        "job {job} cannot go on at {given}: {least} output units are billed or were cut off before, go on there or later";
+    /// An attempt is paid for its own output.
+    231 "outside_cut" OutsideCut { attempt: u32, given: u64, from: u64, until: Option<u64> }
+        "attempt {attempt} is paid from output unit {from} to {until:?} of the job and {given} were counted: count to the end of its own";
 }
 
 #[cfg(test)]

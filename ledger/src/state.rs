@@ -7,6 +7,7 @@ use crate::batches::{Batch, Payee};
 use crate::books::Books;
 use crate::credit_lines::CreditLine;
 use crate::deposits::Deposit;
+use crate::earnings::{Earning, EarningKey};
 use crate::grants::{Grant, Grants};
 use crate::idempotency::Keys;
 use crate::jobs::{JobNo, JobState, Jobs};
@@ -18,7 +19,6 @@ use crate::timers::Timers;
 use crate::vouchers::Voucher;
 use crate::wallets::{Wallet, Wallets};
 use minicbor::{Decode, Encode};
-use protocol::amount::Amount;
 use protocol::asset::{Asset, AssetId, VAULT_SCALE, VaultRef};
 use protocol::event::GrantId;
 use protocol::event::chain::{CheckpointAnchored, DepositKey, VaultRegistered};
@@ -71,9 +71,9 @@ pub struct State {
     pub(crate) vouchers: BTreeMap<VoucherId, Voucher>,
     #[n(19)]
     pub(crate) payees: BTreeMap<(VaultRef, AccountId), Payee>,
-    /// Operators' shares that no vault pays.
+    /// Operators' shares that no vault pays, by what stands behind them.
     #[n(20)]
-    pub(crate) unbacked: BTreeMap<(AccountNo, AssetId), Amount>,
+    pub(crate) earnings: BTreeMap<EarningKey, Earning>,
     #[n(21)]
     pub(crate) batches: BTreeMap<BatchId, Batch>,
     /// The batch of a vault that is neither confirmed nor failed.
@@ -135,7 +135,7 @@ impl State {
             deposits: BTreeMap::new(),
             vouchers: BTreeMap::new(),
             payees: BTreeMap::new(),
-            unbacked: BTreeMap::new(),
+            earnings: BTreeMap::new(),
             batches: BTreeMap::new(),
             open_batches: BTreeMap::new(),
             batch_numbers: BTreeMap::new(),
@@ -210,7 +210,7 @@ impl State {
             deposits: self.deposits.clone(),
             vouchers: self.vouchers.clone(),
             payees: self.payees.clone(),
-            unbacked: self.unbacked.clone(),
+            earnings: self.earnings.clone(),
             batches: self.batches.clone(),
             open_batches: self.open_batches.clone(),
             batch_numbers: self.batch_numbers.clone(),

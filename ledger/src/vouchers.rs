@@ -7,7 +7,8 @@ use crate::books::BookKey;
 use crate::command::{IssueVoucher, LapseVoucher, RedeemVoucher, SeeExitFinalised};
 use crate::decide::{Legs, Plan};
 use crate::deposits::{owe, vault_of};
-use crate::grants::Grant;
+use crate::earnings;
+use crate::grants::{Grant, Paper};
 use crate::refusal::Refusal;
 use crate::state::State;
 use crate::wallets::Wallet;
@@ -355,7 +356,7 @@ pub(crate) fn apply_exit_finalised(state: &mut State, event: &ExitFinalised) -> 
         let owner = operator.ok_or_else(|| ApplyError::unknown("operator", entry.operator))?.account_no;
         let counted = crate::splits::proportion(entry.share, entry.covered.0, entry.cost.0);
         let counted = counted.ok_or(ApplyError::Impossible("a share beyond 128 bits"))?;
-        state.unbacked.entry((owner, asset)).or_default().0 += entry.share.0 - counted;
+        earnings::wait(state, (owner, asset, Paper::Unbacked), entry.share.0 - counted);
         state.jobs.unqueue(&entry.job)?;
     }
     if let Some(bucket) = bucket {

@@ -1,5 +1,6 @@
 //! The rules of version 2 of events, each a named promise: moved credit, credit lines, spend caps, extended holds,
-//! charges in parts and beyond the hold, keys that are too old, finished jobs that leave.
+//! charges in parts and beyond the hold, keys that are too old, finished jobs that leave. Earned credit and continued
+//! jobs have their own files; the property at the end has everything together.
 
 mod world;
 
@@ -122,7 +123,7 @@ fn credit_moves_only_where_it_is_worth_no_more() {
     }
     world.now_us += 10 * S;
     assert_eq!(name(world.run(shift(from, short, 1))), "move_refused", "it has expired");
-    world.check_rebuild();
+    world.check_replay();
 }
 
 #[test]
@@ -144,7 +145,7 @@ fn held_credit_does_not_move_and_deposits_never() {
     let deposits: Vec<GrantId> =
         (1..=2).map(|n| query::wallet(&world.state, vault(), wallet(n)).unwrap().bucket.unwrap()).collect();
     assert_eq!(name(world.run(shift(deposits[0], deposits[1], 1))), "move_refused");
-    world.check_rebuild();
+    world.check_replay();
 }
 
 fn line(world: &mut World, limit: i128) -> Result<Vec<Event>, Refusal> {
@@ -184,7 +185,7 @@ fn a_credit_line_is_drawn_owed_and_repaid_and_never_beyond_its_limit() {
     repay(&mut world, 100).unwrap();
     assert_eq!(world.available(1), 300);
     assert_eq!(booked(&world, AccountKind::Receivable), 0);
-    world.check_rebuild();
+    world.check_replay();
 }
 
 #[test]
@@ -197,7 +198,7 @@ fn a_reversed_charge_of_a_credit_line_gives_back_what_was_repaid_too() {
     world.must(ReverseCapture { job: job(1) });
     assert_eq!(world.available(1), 1_600, "the limit, and what was paid for nothing");
     assert_eq!(booked(&world, AccountKind::Receivable), 600, "the account has it with us");
-    world.check_rebuild();
+    world.check_replay();
 }
 
 #[test]
@@ -221,7 +222,7 @@ fn a_credit_line_is_no_grant_and_freezes_nobody() {
     world.capture(1, 50, 50).unwrap();
     world.grant(1, 100, None);
     world.admit(1, 2, 5, 5).unwrap();
-    world.check_rebuild();
+    world.check_replay();
 }
 
 fn spender(n: u8) -> SpenderId {
@@ -261,7 +262,7 @@ fn a_key_spends_at_most_its_cap_with_holds_and_charges_together() {
     admit_by(&mut world, 6, 50, 50).unwrap();
     cap(&mut world, Some(1_999)).unwrap();
     assert_eq!(name(admit_by(&mut world, 7, 0, 1)), "spend_cap_reached", "counting went on");
-    world.check_rebuild();
+    world.check_replay();
 }
 
 #[test]
@@ -287,7 +288,7 @@ fn a_hold_grows_by_its_pinned_price_from_what_is_spendable_now() {
     let events = world.capture(1, 10, 50).unwrap();
     assert_eq!(charge(&events).slices.iter().map(|s| s.amount.0).collect::<Vec<_>>(), [47, 53, 40]);
     assert_eq!((world.held(1), world.available(1)), (0, 960));
-    world.check_rebuild();
+    world.check_replay();
 }
 
 #[test]
@@ -305,7 +306,7 @@ fn a_running_job_alone_is_extended_and_before_its_deadline() {
     assert_eq!(name(world.run(extend.clone())), "deadline_passed");
     world.void(1).unwrap();
     assert_eq!(name(world.run(extend)), "hold_closed");
-    world.check_rebuild();
+    world.check_replay();
 }
 
 #[test]
@@ -341,7 +342,7 @@ fn parts_cost_together_what_the_whole_costs() {
     assert_eq!(world.available(1), 1_050);
     assert_eq!(booked(&world, AccountKind::OperatorAccrued), 0);
     assert_eq!(name(world.run(ReverseCapture { job: job(1) })), "already_reversed");
-    world.check_rebuild();
+    world.check_replay();
 }
 
 #[test]
@@ -360,7 +361,7 @@ fn charges_in_parts_stand_when_the_rest_is_voided_or_expires() {
         world.must(ReverseCapture { job: job(id) });
     }
     assert_eq!(world.available(1), 10_000);
-    world.check_rebuild();
+    world.check_replay();
 }
 
 #[test]
@@ -381,7 +382,7 @@ fn parts_of_a_deposit_wait_for_their_batches_one_by_one() {
     assert_eq!((lines.len(), lines[0].amount.0), (1, 7_500));
     world.submit_batch(2).unwrap();
     world.confirm_batch(2).unwrap();
-    world.check_rebuild();
+    world.check_replay();
 }
 
 #[test]
@@ -402,7 +403,7 @@ fn beyond_its_hold_a_job_costs_at_most_the_tolerance_and_only_what_is_there() {
     assert_eq!((world.held(1), world.available(1)), (0, 0));
     world.must(ReverseCapture { job: job(2) });
     assert_eq!(world.available(1), 530);
-    world.check_rebuild();
+    world.check_replay();
     let mut strict = World::open(rate(10, 1, 800_000));
     strict.grant(1, 10_000, None);
     strict.admit(1, 1, 10, 40).unwrap();
@@ -419,7 +420,7 @@ fn a_deposit_pays_beyond_its_hold_as_an_entry_of_its_own() {
     assert_eq!(world.available(1), 100_000 - 600);
     world.must(ReverseCapture { job: job(1) });
     assert_eq!(world.available(1), 100_000);
-    world.check_rebuild();
+    world.check_replay();
 }
 
 fn timed(key: u8, key_time_us: u64, open: u8) -> Command {
@@ -484,7 +485,7 @@ fn a_finished_job_leaves_when_nothing_can_refer_to_it() {
     world.submit_batch(1).unwrap();
     world.confirm_batch(1).unwrap();
     assert_eq!((known(&world), charged(&world)), (vec![4], 0), "settled");
-    world.check_rebuild();
+    world.check_replay();
 }
 
 #[test]
@@ -515,7 +516,7 @@ fn a_fork_stays_as_it_was_while_the_ledger_goes_on() {
     let ended = |event: &&Event| matches!(event.body, EventBody::HoldExpired(_) | EventBody::GrantExpired(_));
     assert_eq!(events.iter().filter(ended).count(), 4, "three holds and a grant");
     assert_eq!(ledger::snapshot::write(&world.state), after, "and the other way round");
-    world.check_rebuild();
+    world.check_replay();
 }
 
 #[test]
@@ -551,9 +552,13 @@ enum Op {
     Part(usize, bool, u64, u64),
     Capture(usize, u64, u64),
     Void(usize),
-    Reverse(u32),
+    Reverse(usize),
     Expire,
     Batch,
+    /// An operator takes of what it earned, and spends it.
+    Take(u8, usize, i128),
+    Spend(u8, u64, u64),
+    GoOn(usize, u64),
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -569,9 +574,12 @@ fn op() -> impl Strategy<Value = Op> {
         6 => (0usize..9, any::<bool>(), 0u64..60, 0u64..90).prop_map(|(a, b, c, d)| Op::Part(a, b, c, d)),
         5 => (0usize..9, 0u64..60, 0u64..90).prop_map(|(a, b, c)| Op::Capture(a, b, c)),
         1 => (0usize..9).prop_map(Op::Void),
-        2 => (0u32..60).prop_map(Op::Reverse),
+        3 => (0usize..60).prop_map(Op::Reverse),
         1 => Just(Op::Expire),
         1 => Just(Op::Batch),
+        4 => (1u8..=2, 0usize..3, 1i128..900).prop_map(|(a, b, c)| Op::Take(a, b, c)),
+        3 => (1u8..=2, 0u64..30, 1u64..30).prop_map(|(a, b, c)| Op::Spend(a, b, c)),
+        3 => (0usize..9, 0u64..60).prop_map(|(a, b)| Op::GoOn(a, b)),
     ]
 }
 
@@ -602,19 +610,40 @@ fn step(world: &mut World, n: u32, op: &Op) {
             let Some(view) = pick(k) else { return };
             let number = view.charge.as_ref().map_or(0, |charge| charge.parts);
             let input = input.min(view.input_units);
-            world.run(Capture { job: view.job, ..part(0, number, open, input, output) })
+            let attempt = (output % view.attempts.len() as u64) as u32;
+            world.run(Capture { job: view.job, attempt, ..part(0, number, open, input, output) })
         }
         Op::Capture(k, input, output) => {
             let Some(view) = pick(k) else { return };
             let input = input.min(view.input_units);
-            world.run(Capture { job: view.job, ..capture(0, input, output, output) })
+            let attempt = (output % view.attempts.len() as u64) as u32;
+            world.run(Capture { job: view.job, attempt, ..capture(0, input, output, output) })
         }
         Op::Void(k) => {
             let Some(view) = pick(k) else { return };
             let reason = protocol::event::hold::VoidReason::OperatorFault;
             world.run(Void { job: view.job, reason })
         }
-        Op::Reverse(id) => world.run(ReverseCapture { job: job(id) }),
+        Op::Reverse(k) => {
+            let charged = query::captures_after(&world.state, None, 99);
+            let Some((_, job)) = charged.get(k % charged.len().max(1)) else { return };
+            world.run(ReverseCapture { job: *job })
+        }
+        Op::Take(of, k, amount) => {
+            let waiting = &query::earnings(&world.state, operator(of))[0].takeable;
+            let Some(part) = waiting.get(k % waiting.len().max(1)) else { return };
+            // Now and then more than waits.
+            let (account, amount) =
+                (account(100 + of), Amount(1 + amount % (part.amount.0 + part.amount.0 / 8 + 1)));
+            world.run(TakeEarnings { account, asset: FOIL, backing: part.backing, amount })
+        }
+        Op::Spend(of, input, output) => world.admit(100 + of, n, input, output),
+        Op::GoOn(k, continues_at) => {
+            let Some(view) = pick(k) else { return };
+            let attempt = view.attempts.len() as u32;
+            let (node, body) = (node(1 + (attempt % 2) as u8), Hash32([5; 32]));
+            world.run(Redispatch { job: view.job, attempt, node, body, continues_at })
+        }
         Op::Expire => world.run(ExpireDue { events_max: 100 }),
         Op::Batch => {
             world.close_batch(n).and_then(|_| world.submit_batch(n)).and_then(|_| world.confirm_batch(n))
@@ -633,7 +662,7 @@ proptest! {
         for (n, op) in ops.iter().enumerate() {
             step(&mut world, n as u32, op);
         }
-        world.check_rebuild();
+        world.check_replay();
         let commits = (world.commit_hashes.len() as f64 * cut) as usize;
         world.check_snapshot_and_suffix(commits);
     }

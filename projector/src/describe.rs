@@ -100,8 +100,8 @@ impl Teller<'_> {
             VaultRegistered(_) | SpendAuthorised(_) | SpendCapSet(_) | CreditLineSet(_) | CreditRepaid(_)
             | DepositConfirmed(_) | DepositAttributed(_) | DepositReversed(_) | ExitRequested(_)
             | ExitCancelled(_) | ExitFinalised(_) | VoucherIssued(_) | VoucherRedeemed(_)
-            | VoucherLapsed(_) | GrantIssued(_) | GrantExpired(_) | CreditMoved(_) | BatchClosed(_)
-            | BatchSubmitted(_) | BatchConfirmed(_) | BatchFailed(_) | PayoutClaimed(_) => {
+            | VoucherLapsed(_) | GrantIssued(_) | GrantExpired(_) | CreditMoved(_) | EarningsTaken(_)
+            | BatchClosed(_) | BatchSubmitted(_) | BatchConfirmed(_) | BatchFailed(_) | PayoutClaimed(_) => {
                 money::sentence(self)
             }
             HoldPlaced(_) | HoldVoided(_) | HoldExpired(_) | HoldExtended(_) | JobDispatched(_)

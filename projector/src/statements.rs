@@ -99,6 +99,7 @@ const PHRASES: &[(&str, &str)] = &[
     ("grant_issued", "credit granted"),
     ("grant_expired", "credit lapsed"),
     ("credit_moved", "credit moved"),
+    ("earnings_taken", "earnings made spendable"),
     ("credit_line_set", "credit line changed"),
     ("credit_repaid", "credit line repaid"),
     ("deposit_confirmed", "deposit"),

@@ -104,6 +104,7 @@ pub fn belongs_to(body: &EventBody) -> Vec<Subject> {
         GrantIssued(e) => vec![Subject::Grant(e.grant)],
         GrantExpired(e) => vec![Subject::Grant(e.grant)],
         CreditMoved(e) => vec![Subject::Grant(e.from), Subject::Grant(e.to)],
+        EarningsTaken(e) => vec![Subject::Grant(e.grant)],
         HoldPlaced(e) => vec![Subject::Job(e.job), Subject::Hold(e.hold)],
         HoldVoided(e) => vec![Subject::Hold(e.hold)],
         HoldExpired(e) => vec![Subject::Hold(e.hold)],

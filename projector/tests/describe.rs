@@ -46,7 +46,7 @@ fn render(events: &[Event]) -> String {
 
 #[test]
 fn every_kind_is_explained_as_the_golden_text_says() {
-    let events = story::log();
+    let events = story::log_with_earnings();
     for kind in EventBody::KINDS {
         assert!(events.iter().any(|event| event.body.kind() == *kind), "the story has no {kind}");
     }

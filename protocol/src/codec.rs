@@ -103,6 +103,7 @@ fn since_version(body: &EventBody) -> u32 {
         | EventBody::CreditLineSet(_)
         | EventBody::CreditRepaid(_)
         | EventBody::CreditMoved(_)
+        | EventBody::EarningsTaken(_)
         | EventBody::HoldExtended(_) => true,
         EventBody::NetworkOpened(e) => e.settings.capture_tolerance_ppm.is_some(),
         EventBody::HoldPlaced(e) => e.spender.is_some(),

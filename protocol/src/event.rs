@@ -15,7 +15,7 @@ use crate::id::{AccountId, IdempotencyKey, OperatorId};
 use minicbor::{Decode, Encode};
 use serde::Serialize;
 
-/// The version of the event layout that is written today. Version 2 added kinds 14-16, 32 and 43 and the trailing
+/// The version of the event layout that is written today. Version 2 added kinds 14-16, 32, 33 and 43 and the trailing
 /// optional fields of `Settings`, `HoldPlaced` and `UsageCaptured`; version 1 is read for ever (`codec::decode_event`).
 pub const EVENT_VERSION: u32 = 2;
 
@@ -199,6 +199,8 @@ bodies! {
     31 GrantExpired = "grant_expired" (grant::GrantExpired),
     /// Credit moved from one bucket to another.
     32 CreditMoved = "credit_moved" (grant::CreditMoved),
+    /// What an operator earned by credit that no vault backs became spendable.
+    33 EarningsTaken = "earnings_taken" (grant::EarningsTaken),
     /// Funds were reserved for a job.
     40 HoldPlaced = "hold_placed" (hold::HoldPlaced),
     /// A reservation was released without a charge.

@@ -7,7 +7,7 @@ use super::holds::{self, Job};
 use super::judge::Judge;
 use super::wallets::Interval;
 use super::world::World;
-use super::{lines, meters};
+use super::{earnings, lines, meters};
 use crate::checks::CheckKind;
 use protocol::asset::AssetId;
 use protocol::event::account::AccountKind;
@@ -82,7 +82,7 @@ pub(crate) fn floor_part(whole: i128, part: i128, of: i128) -> Option<i128> {
 }
 
 /// A share spread over the slices that paid, by the floor of the cumulative: it sums up exactly.
-fn spread(share: i128, cost: i128, slices: &[Slice]) -> Option<Vec<i128>> {
+pub(crate) fn spread(share: i128, cost: i128, slices: &[Slice]) -> Option<Vec<i128>> {
     let (mut paid, mut given, mut parts) = (0i128, 0i128, Vec::with_capacity(slices.len()));
     for slice in slices {
         paid = paid.checked_add(slice.amount.0)?;
@@ -126,6 +126,7 @@ pub(crate) fn captured(
     }
     let job = world.jobs.get_mut(&id)?;
     let (leaf, time_us) = (header.leaf, header.time_us);
+    job.output_end = job.own(event.attempt).from.saturating_add(event.output_units);
     job.charges.push(Charge { leaf, time_us, event: event.clone(), share_ppm });
     if !is_open(event) {
         holds::end(world, header, id, &mut legs)?;
@@ -207,7 +208,8 @@ fn share_out(
 ) -> Option<()> {
     let operator = world.operators.get(&event.operator);
     let operator = judge.known(CheckKind::Jobs, operator, "operator", event.operator)?;
-    legs.credit(BookKey::of(operator.account, AccountKind::OperatorAccrued, asset), event.operator_share.0);
+    let owner = operator.account;
+    legs.credit(BookKey::of(owner, AccountKind::OperatorAccrued, asset), event.operator_share.0);
     legs.credit(BookKey::system(AccountKind::PlatformRevenue, asset), event.platform_share.0);
     let carry = world.carries.entry((event.operator, asset, share_ppm)).or_default();
     carry.gross = carry.gross.saturating_add(event.cost.0);
@@ -216,7 +218,11 @@ fn share_out(
     let parts = judge.known(CheckKind::Splits, parts, "share within 128 bits", event.operator_share.0)?;
     for (n, (slice, share)) in event.slices.iter().zip(parts).enumerate() {
         let Some(grant) = world.grants.get(slice.grant.0 as usize) else { continue };
-        let Backing::Vault(vault, address) = grant.backing else { continue };
+        let Backing::Vault(vault, address) = grant.backing else {
+            let backing = grant.backing;
+            earnings::earn(world, (owner, asset, backing), share);
+            continue;
+        };
         let Some(wallet) = world.wallets.get_mut(&(vault, address)) else { continue };
         wallet.queue.push_back(Interval {
             place: (header.leaf, n),
@@ -250,11 +256,17 @@ fn check_charge(
     let mut sums = before;
     sums.add(event);
     let rate = judge.known(PRICES, world.rate(job.card_version, &job.model), "pinned price", &job.model)?;
+    let own = job.own(event.attempt);
     check_counts(world, judge, job, event, &sums);
-    let output = event.output_units_worker.min(event.output_units_gateway);
+    let output = before.output_units.saturating_add(own.check(judge, event));
     let bill = Bill { job, rate, event, sums: &sums, output, time_us: header.time_us };
     if !bill.is_cut_to_hold(world) {
-        judge.equal(PRICES, "output billed is the smaller count", output, sums.output_units);
+        judge.equal(
+            PRICES,
+            "output billed is the smaller count of the attempt's own",
+            output,
+            sums.output_units,
+        );
     }
     let cost = judge.known(PRICES, price(rate, sums.units()), "price within 128 bits", sums.units())?;
     let cost = cost.saturating_sub(before.cost);
@@ -285,8 +297,9 @@ fn check_counts(world: &World, judge: &mut Judge, job: &Job, event: &UsageCaptur
     // With a tolerance, what goes beyond the bound is limited by what it costs.
     let may_exceed = tolerance_ppm(world).is_some() && !is_open(event);
     let most = if may_exceed { u64::MAX } else { most };
+    let end = job.own(event.attempt).from.saturating_add(event.output_units);
     judge.require(PRICES, format_args!("1 to {most} output tokens"), sums.output_units, || {
-        (1..=most).contains(&sums.output_units)
+        sums.output_units > 0 && end <= most
     });
 }
 
@@ -300,7 +313,7 @@ struct Bill<'a> {
     rate: &'a ModelRate,
     event: &'a UsageCaptured,
     sums: &'a Sums,
-    /// The smaller count.
+    /// What all parts would bill by the smaller count.
     output: u64,
     time_us: u64,
 }
@@ -373,6 +386,7 @@ pub(crate) fn reversed(
     judge.equal(KIND, "the operator's share is taken back", share, event.operator_share.0);
     judge.equal(KIND, "the platform's share is taken back", rest, event.platform_share.0);
     let mut legs = Legs::default();
+    earnings::recalled(world, judge, event.job, asset, &parts, &mut legs)?;
     let mut refunded = 0i128;
     for part in &parts {
         for slice in &part.event.slices {

@@ -35,10 +35,11 @@ impl World {
         let last = job.charges.last().filter(|_| job.is_charged())?;
         let sums = job.charged();
         let mut event = last.event.clone();
-        (event.input_units, event.output_units) = (sums.input_units, sums.output_units);
+        // What a re-execution must give goes to where the last part ends, also when not all of it was billed.
+        (event.input_units, event.output_units) = (sums.input_units, job.output_end);
         event.cost = Amount(sums.cost);
         let rate = self.rate(job.card_version, &job.model);
-        let units = event.input_units.saturating_add(event.output_units);
+        let units = sums.input_units.saturating_add(sums.output_units);
         let attempt = job.attempts.get(event.attempt as usize);
         Some(SampledCharge {
             leaf: last.leaf,

@@ -1,6 +1,7 @@
 //! Rules of grants: buckets of credit, opened, moved between and ended (rulings 3.1, 3.2, 3.13; `specs/postings.md`, 4, 7).
 
 use super::books::{BookKey, Legs};
+use super::earnings;
 use super::judge::Judge;
 use super::lines::Line;
 use super::world::World;
@@ -117,6 +118,7 @@ pub(crate) fn issued(
             let is_new = row.lines.insert(event.asset, event.grant).is_none();
             judge.require(KIND, "an account has one credit line an asset", event.account, || is_new);
         }
+        (GrantSource::Earned, _) if amount == 0 => earnings::opened(world, judge, event),
         (source, backing) => {
             let apart = source != GrantSource::Deposited && !matches!(backing, Backing::Vault(..));
             judge.require(KIND, "deposits and vault backing go together", event.grant.0, || apart);

@@ -40,6 +40,8 @@ pub(crate) struct Job {
     pub(crate) attempts: Vec<Attempt>,
     /// Its charge, in one part or several.
     pub(crate) charges: Vec<Charge>,
+    /// To where output is billed, or never will be, from the job's beginning.
+    pub(crate) output_end: u64,
     pub(crate) is_open: bool,
     pub(crate) is_reversed: bool,
 }
@@ -57,6 +59,8 @@ pub(crate) struct Attempt {
     pub(crate) node: NodeId,
     pub(crate) operator: OperatorId,
     pub(crate) body: Hash32,
+    /// Where its own output begins, from the job's beginning.
+    pub(crate) continues_at: u64,
 }
 
 impl Job {
@@ -117,6 +121,7 @@ pub(crate) fn placed(
         meter,
         attempts: Vec::new(),
         charges: Vec::new(),
+        output_end: 0,
         is_open: true,
         is_reversed: false,
     };
@@ -249,7 +254,12 @@ pub(crate) fn dispatched(
     judge.require(JOBS, "a job continues within its bound", event.continues_at, || {
         event.continues_at <= job.output_units_max && (event.attempt > 0 || event.continues_at == 0)
     });
-    job.attempts.push(Attempt { node: event.node, operator: event.operator, body: event.body });
+    let (least, continues_at) = (job.least_cut(), event.continues_at);
+    judge.require(JOBS, format_args!("a job goes on at {least} or later"), continues_at, || {
+        continues_at >= least
+    });
+    let (node, operator, body) = (event.node, event.operator, event.body);
+    job.attempts.push(Attempt { node, operator, body, continues_at });
     Some(Legs::default())
 }
 

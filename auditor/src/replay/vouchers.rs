@@ -1,6 +1,7 @@
 //! Rules of the ways out: vouchers reserve, then are used or lapse, once; an exit takes what the vault paid (rulings 3.6).
 
 use super::books::{BookKey, Legs};
+use super::earnings;
 use super::judge::Judge;
 use super::wallets::Withdrawal;
 use super::world::World;
@@ -172,7 +173,7 @@ pub(crate) fn exit_finalised(
     let waiting = std::mem::take(&mut wallet.unattributed);
     (wallet.exiting, wallet.authorisation) = (false, None);
     // The vault rebases to what it charged: what waits for a batch can never be charged any more.
-    wallet.queue.clear();
+    let stranded = std::mem::take(&mut wallet.queue);
     wallet.captured = i128::from(wallet.charged_units).saturating_mul(unit);
     wallet.covered = wallet.captured;
     let out_units = wallet.withdrawn_units.saturating_add(wallet.charged_units);
@@ -186,6 +187,7 @@ pub(crate) fn exit_finalised(
         mirrored = mirrored.saturating_add(remaining);
         legs.debit(BookKey::of(grant.account, AccountKind::CustomerDeposited, asset), remaining);
     }
+    stranded.iter().for_each(|interval| earnings::stranded(world, asset, interval));
     let paid = i128::from(event.units).saturating_mul(unit);
     judge.equal(KIND, "an exit's amount is its units", paid, event.amount.0);
     let left = mirrored.saturating_sub(paid);

@@ -4,6 +4,7 @@
 use super::batches::{Batch, Payee};
 use super::books::{Books, Legs};
 use super::captures::Carry;
+use super::earnings::{Earned, EarnedKey};
 use super::grants::Grant;
 use super::holds::Job;
 use super::judge::Judge;
@@ -11,7 +12,7 @@ use super::meters::{Meter, MeterKey};
 use super::policy::{Account, Node, Operator};
 use super::vouchers::Voucher;
 use super::wallets::{Deposit, Wallet, Withdrawal};
-use super::{batches, captures, grants, holds, lines, meters, policy, vouchers, wallets};
+use super::{batches, captures, earnings, grants, holds, lines, meters, policy, vouchers, wallets};
 use crate::checks::CheckKind;
 use protocol::asset::{AssetId, VAULT_SCALE, VaultRef};
 use protocol::event::chain::{DepositKey, VaultRegistered};
@@ -69,6 +70,7 @@ pub(crate) struct World {
     pub(crate) meters: HashMap<MeterKey, Meter>,
     names: Vec<Arc<str>>,
     pub(crate) carries: BTreeMap<(OperatorId, AssetId, u32), Carry>,
+    pub(crate) earned: BTreeMap<EarnedKey, Earned>,
     pub(crate) operators: BTreeMap<OperatorId, Operator>,
     pub(crate) nodes: BTreeMap<NodeId, Node>,
     pub(crate) vaults: BTreeMap<VaultRef, VaultRegistered>,
@@ -249,6 +251,7 @@ impl World {
             EventBody::CreditLineSet(e) => lines::set(self, judge, e),
             EventBody::CreditRepaid(e) => lines::repaid(self, judge, e),
             EventBody::CreditMoved(e) => grants::moved(self, judge, header, e),
+            EventBody::EarningsTaken(e) => earnings::taken(self, judge, header, e),
             EventBody::HoldExtended(e) => holds::extended(self, judge, header, e),
             EventBody::BatchClosed(e) => batches::closed(self, judge, header, e),
             EventBody::BatchSubmitted(e) => batches::submitted(self, judge, header, e),

@@ -4,6 +4,7 @@
 mod archived;
 mod cheats;
 mod credit;
+mod earned;
 mod examining;
 mod fetching;
 mod log;

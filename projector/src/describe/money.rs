@@ -47,6 +47,12 @@ pub(super) fn sentence(teller: &Teller<'_>) -> String {
             grant(teller, e.from),
             grant(teller, e.to)
         ),
+        EventBody::EarningsTaken(e) => format!(
+            "{} that {} earned from credit that no vault pays became spendable, in {}.",
+            figure(e.amount),
+            owner(teller, e.grant),
+            grant(teller, e.grant)
+        ),
         _ => chain_sentence(teller),
     }
 }

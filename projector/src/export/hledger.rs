@@ -124,7 +124,9 @@ fn payee(kind: &str) -> &'static str {
         | "voucher_redeemed" => "chain",
         "usage_captured" | "capture_reversed" | "grant_issued" | "credit_moved" | "credit_line_set"
         | "credit_repaid" => "customer",
-        "batch_closed" | "batch_confirmed" | "batch_failed" | "payout_claimed" => "operator",
+        "batch_closed" | "batch_confirmed" | "batch_failed" | "payout_claimed" | "earnings_taken" => {
+            "operator"
+        }
         _ => "platform",
     }
 }

@@ -117,6 +117,23 @@ pub fn log() -> Vec<Event> {
     log.events
 }
 
+/// The story, and after it what needs no export of its own: the operator takes what it earned by promotional credit.
+#[allow(dead_code, reason = "each test binary uses a part")]
+pub fn log_with_earnings() -> Vec<Event> {
+    let mut log = Log { events: log() };
+    let owner = EARNER;
+    let number = LedgerAccount(ACCOUNTS.len() as u32);
+    let kind = AccountKind::CustomerEarned;
+    log.plain(LedgerAccountsOpened {
+        opened: vec![OpenedLedgerAccount { number, owner, kind, asset: FOIL }],
+    });
+    let bucket = grant(4, GrantSource::Earned, 0, Backing::Unbacked);
+    log.plain(GrantIssued { account: EARNER, priority: 40, ..bucket });
+    let taken = EarningsTaken { grant: GrantId(4), amount: Amount(320) };
+    log.add(taken, &[(ACCRUED, 320), (number.0, -320)], &[]);
+    log.events
+}
+
 fn network(log: &mut Log) {
     let settings = Settings {
         epoch_us: 21_600_000_000,

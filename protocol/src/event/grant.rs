@@ -51,7 +51,7 @@ pub enum Backing {
     Package(#[n(0)] u64),
 }
 
-/// A bucket of credit was opened or filled.
+/// A bucket of credit was opened, most often filled.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode, Serialize)]
 #[cbor(array)]
 pub struct GrantIssued {
@@ -67,7 +67,7 @@ pub struct GrantIssued {
     /// In which asset.
     #[n(3)]
     pub asset: AssetId,
-    /// How much; 0 for a deposit bucket, which deposits fill.
+    /// How much; 0 for a deposit bucket, which deposits fill, a credit line and the bucket of what serving earned.
     #[n(4)]
     pub amount: Amount,
     /// Lower is consumed first; then earlier expiry, then lower number.
@@ -108,5 +108,18 @@ pub struct CreditMoved {
     pub to: GrantId,
     /// How much.
     #[n(2)]
+    pub amount: Amount,
+}
+
+/// Shares of charges that no vault backs became spendable credit of the account that earned them: of the bucket's
+/// account, in its asset, with its backing. Since version 2.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode, Serialize)]
+#[cbor(array)]
+pub struct EarningsTaken {
+    /// The bucket that was filled.
+    #[n(0)]
+    pub grant: GrantId,
+    /// How much.
+    #[n(1)]
     pub amount: Amount,
 }
