@@ -62,8 +62,8 @@ fn log(commits: u64) -> Vec<CommittedCommit> {
                     version: EVENT_VERSION,
                     header,
                     body: body(leaf),
-                    postings: vec![],
-                    pending: vec![],
+                    postings: Default::default(),
+                    pending: Default::default(),
                 };
                 codec::encode_event(&event).unwrap().into()
             };

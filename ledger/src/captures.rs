@@ -19,7 +19,7 @@ use protocol::amount::Amount;
 use protocol::asset::AssetId;
 use protocol::event::Header;
 use protocol::event::account::AccountKind;
-use protocol::event::hold::Slice;
+use protocol::event::hold::{Slice, Slices};
 use protocol::event::job::{CapturePart, CaptureReversed, UsageCaptured};
 use protocol::id::JobId;
 use protocol::rate::{ModelRate, price_ceil};
@@ -33,7 +33,7 @@ struct Bill {
     /// Price of all units so far.
     total: Amount,
     /// Slices of what is spendable now, beyond the hold.
-    beyond: Vec<Slice>,
+    beyond: Slices,
 }
 
 /// Charges a job, or a part of it. All parts together cost `ceil(price x all units)`; a part costs that figure so far
@@ -110,17 +110,16 @@ fn bill(
     output_units: u64,
 ) -> Result<Bill, Refusal> {
     let counted = command.output_units_worker.min(command.output_units_gateway);
-    let above = Refusal::OutputAboveHold { given: counted, held: job.output_units_max };
     let tolerance_ppm = plan.settings()?.capture_tolerance_ppm.unwrap_or(0);
     if counted > job.output_units_max && (tolerance_ppm == 0 || stays_open(command.part)) {
-        return Err(above);
+        return Err(Refusal::OutputAboveHold { given: counted, held: job.output_units_max });
     }
-    let overflow = Refusal::Overflow { what: "price" };
-    let units = command.input_units.checked_add(output_units).ok_or(overflow.clone())?;
-    let total = price_ceil(rate.price, rate.per_units, units).ok_or(overflow.clone())?;
+    let overflow = || Refusal::Overflow { what: "price" };
+    let units = command.input_units.checked_add(output_units).ok_or_else(overflow)?;
+    let total = price_ceil(rate.price, rate.per_units, units).ok_or_else(overflow)?;
     let input_units = command.input_units;
     if total <= job.amount {
-        return Ok(Bill { input_units, output_units, total, beyond: Vec::new() });
+        return Ok(Bill { input_units, output_units, total, beyond: Slices::new() });
     }
     let tolerated = job.amount.0.checked_mul(i128::from(tolerance_ppm)).map(|product| product / 1_000_000);
     let extra = Amount(total.0 - job.amount.0);
@@ -131,14 +130,14 @@ fn bill(
         return Ok(Bill { input_units, output_units, total, beyond });
     }
     let covered = job.amount.0.checked_mul(i128::from(rate.per_units)).map(|base| base / rate.price.0);
-    let covered = covered.and_then(|units| u64::try_from(units).ok()).ok_or(overflow.clone())?;
+    let covered = covered.and_then(|units| u64::try_from(units).ok()).ok_or_else(overflow)?;
     let output_units = output_units.min(covered.saturating_sub(input_units));
-    let total = price_ceil(rate.price, rate.per_units, input_units + output_units).ok_or(overflow)?;
+    let total = price_ceil(rate.price, rate.per_units, input_units + output_units).ok_or_else(overflow)?;
     assert!(total <= job.amount, "units that the hold covers cost no more than it");
-    Ok(Bill { input_units, output_units, total, beyond: Vec::new() })
+    Ok(Bill { input_units, output_units, total, beyond: Slices::new() })
 }
 
-fn beyond_hold(plan: &Plan, job: &Job, rate: &ModelRate, extra: Amount) -> Option<Vec<Slice>> {
+fn beyond_hold(plan: &Plan, job: &Job, rate: &ModelRate, extra: Amount) -> Option<Slices> {
     check_spending(plan.state, job.account).ok()?;
     if let Some(key) = job.cap_key() {
         spend_caps::check(plan.state, &key, extra).ok()?;
@@ -163,9 +162,9 @@ fn part_event(
     let carry_key =
         CarryKey { operator: attempt.operator, asset: job.asset, share_ppm: rate.operator_share_ppm };
     let carry = state.carries.get(&carry_key).copied().unwrap_or_default();
-    let overflow = Refusal::Overflow { what: "operator share" };
-    let share = splits::operator_share(carry, rate.operator_share_ppm, cost).ok_or(overflow.clone())?;
-    splits::spread(share, cost, slices.iter().map(|slice| slice.amount)).ok_or(overflow)?;
+    let overflow = || Refusal::Overflow { what: "operator share" };
+    let share = splits::operator_share(carry, rate.operator_share_ppm, cost).ok_or_else(overflow)?;
+    splits::spread(share, cost, slices.iter().map(|slice| slice.amount)).ok_or_else(overflow)?;
     let (input_before, output_before) = billed(job);
     Ok(UsageCaptured {
         hold: job.hold,
@@ -222,9 +221,9 @@ fn capture_legs(
 }
 
 /// The next slices of the hold that cover the cost, the first and the last one possibly in part.
-fn consume(job: &Job, cost: i128) -> Vec<Slice> {
+fn consume(job: &Job, cost: i128) -> Slices {
     let mut open = cost;
-    let mut consumed = Vec::new();
+    let mut consumed = Slices::new();
     for slice in job.open_slices() {
         let take = slice.amount.0.min(open);
         if take > 0 {

@@ -14,7 +14,9 @@ use protocol::amount::Amount;
 use protocol::codec;
 use protocol::event::account::{LedgerAccountsOpened, OpenedLedgerAccount};
 use protocol::event::policy::Settings;
-use protocol::event::{EVENT_BYTES_MAX, EVENT_VERSION, Event, EventBody, Header, LedgerAccount, Posting};
+use protocol::event::{
+    self, EVENT_BYTES_MAX, EVENT_VERSION, Event, EventBody, Header, LedgerAccount, Posting,
+};
 
 /// What a command leads to.
 #[derive(Clone, PartialEq, Debug)]
@@ -157,8 +159,8 @@ pub(crate) struct Plan<'a> {
 /// The legs of one event.
 #[derive(Default)]
 pub(crate) struct Legs {
-    pub(crate) postings: Vec<Posting>,
-    pub(crate) pending: Vec<Posting>,
+    pub(crate) postings: event::Legs,
+    pub(crate) pending: event::Legs,
 }
 
 impl<'a> Plan<'a> {
@@ -186,11 +188,13 @@ impl<'a> Plan<'a> {
     }
 
     /// Adds an event without legs.
+    #[inline]
     pub(crate) fn emit(&mut self, body: impl Into<EventBody>) {
         self.emit_with(body, Legs::default());
     }
 
-    /// Adds an event with its legs.
+    /// Adds an event with its legs. Inlined, so that a small body is not copied at the size of the largest.
+    #[inline(always)]
     pub(crate) fn emit_with(&mut self, body: impl Into<EventBody>, legs: Legs) {
         let Legs { postings, pending } = legs;
         let (header, body) = (self.header, body.into());

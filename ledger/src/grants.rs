@@ -18,7 +18,7 @@ use protocol::asset::AssetId;
 use protocol::event::GrantId;
 use protocol::event::account::AccountKind;
 use protocol::event::grant::{Backing, GrantExpired, GrantIssued, GrantSource};
-use protocol::event::hold::Slice;
+use protocol::event::hold::{Slice, Slices};
 use std::collections::BTreeMap;
 
 /// Default priorities; lower is consumed first.
@@ -244,9 +244,9 @@ pub(crate) struct Need<'a> {
 }
 
 /// Slices that cover the need, in consumption order; or what is available.
-pub(crate) fn choose(state: &State, need: &Need, now_us: u64) -> Result<Vec<Slice>, Amount> {
+pub(crate) fn choose(state: &State, need: &Need, now_us: u64) -> Result<Slices, Amount> {
     let Some(account) = state.accounts.row(need.account) else { return Err(Amount::ZERO) };
-    let mut slices = Vec::new();
+    let mut slices = Slices::new();
     let mut open = need.amount;
     for id in account.grants.as_slice() {
         if open == 0 || slices.len() == SLICES_MAX {

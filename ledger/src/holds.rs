@@ -15,7 +15,7 @@ use protocol::amount::Amount;
 use protocol::asset::AssetId;
 use protocol::event::Header;
 use protocol::event::account::AccountKind;
-use protocol::event::hold::{HoldExpired, HoldExtended, HoldPlaced, HoldVoided, Slice};
+use protocol::event::hold::{HoldExpired, HoldExtended, HoldPlaced, HoldVoided, Slice, Slices};
 use protocol::event::job::JobDispatched;
 use protocol::id::HoldId;
 use protocol::rate::{ModelRate, price_ceil};
@@ -108,7 +108,7 @@ pub(crate) fn decide_extend(plan: &mut Plan, command: &ExtendHold) -> Result<(),
     let needed = price_ceil(rate.price, rate.per_units, units).ok_or(Refusal::Overflow { what: "price" })?;
     let added = Amount(needed.0 - job.amount.0);
     assert!(added.0 >= 0, "more units at the same price cost no less");
-    let mut slices = Vec::new();
+    let mut slices = Slices::new();
     if !added.is_zero() {
         check_spending(state, job.account)?;
         if let Some(key) = job.cap_key() {

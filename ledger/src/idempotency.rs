@@ -7,7 +7,6 @@ use crate::index::{Hashed, Index};
 use crate::refusal::Refusal;
 use crate::slab::Queue;
 use crate::state::State;
-use minicbor::encode::write::Cursor;
 use minicbor::{Decode, Encode};
 use protocol::codec;
 use protocol::event::Header;
@@ -89,13 +88,9 @@ pub(crate) struct Keys {
 /// 64 bits of the canonical body: tells two commands under one key apart, and nothing else. Whoever makes two bodies with
 /// one fingerprint gets the first one's outcome for his own second one. Kept in headers, so never changed.
 pub(crate) fn fingerprint(body: &CommandBody) -> u64 {
-    let mut small = [0; SMALL_BODY_BYTES];
-    let mut cursor = Cursor::new(&mut small[..]);
-    match minicbor::encode(body, &mut cursor) {
-        Ok(()) => {
-            let bytes = cursor.position();
-            mix(&small[..bytes])
-        }
+    let mut small = Small { bytes: [0; SMALL_BODY_BYTES], len: 0 };
+    match minicbor::encode(body, &mut small) {
+        Ok(()) => mix(&small.bytes[..small.len]),
         // Long lists: rare, and never on a hot path.
         Err(_) => mix(&codec::encode(body)),
     }
@@ -117,6 +112,24 @@ fn mix(bytes: &[u8]) -> u64 {
 
 /// Bodies up to this size are hashed without an allocation.
 const SMALL_BODY_BYTES: usize = 256;
+
+/// The bytes of a small body.
+struct Small {
+    bytes: [u8; SMALL_BODY_BYTES],
+    len: usize,
+}
+
+impl minicbor::encode::Write for &mut Small {
+    type Error = ();
+
+    #[inline(always)]
+    fn write_all(&mut self, bytes: &[u8]) -> Result<(), ()> {
+        let end = self.len + bytes.len();
+        self.bytes.get_mut(self.len..end).ok_or(())?.copy_from_slice(bytes);
+        self.len = end;
+        Ok(())
+    }
+}
 
 /// An entry's whole number from its lower half, among those that are remembered.
 fn whole(entries: &Queue<Entry>, low: u32) -> u64 {
@@ -152,16 +165,10 @@ impl Keys {
         })
     }
 
-    fn last_mark(&self) -> Option<u64> {
-        (self.marks.len() > 0).then(|| self.marks.first() + self.marks.len() - 1)
-    }
-
     /// Notes an event under its key. Events of one command follow each other without a gap.
     pub(crate) fn note(&mut self, header: &Header) -> Result<(), ApplyError> {
-        let last = (self.entries.len() > 0).then(|| self.entries.first() + self.entries.len() - 1);
-        if let (Some(at), Some(mark)) = (last, self.last_mark())
-            && let (Some(entry), Some(mark)) = (self.entries.get_mut(at), self.marks.get(mark))
-            && entry.key == header.key
+        if self.entries.last().is_some_and(|entry| entry.key == header.key)
+            && let (Some(entry), Some(mark)) = (self.entries.last_mut(), self.marks.last())
         {
             let first_leaf = mark.first_leaf + u64::from(entry.after_mark);
             let follows = first_leaf + u64::from(entry.count) == header.leaf;
@@ -184,8 +191,7 @@ impl Keys {
 
     /// Counts an entry under its mark, a new one when commit or time are new; gives its leaf after the mark's.
     fn mark(&mut self, header: &Header) -> u32 {
-        if let Some(at) = self.last_mark()
-            && let Some(mark) = self.marks.get_mut(at)
+        if let Some(mark) = self.marks.last_mut()
             && (mark.commit, mark.time_us) == (header.commit, header.time_us)
             && let Ok(after) = u32::try_from(header.leaf - mark.first_leaf)
         {

@@ -213,7 +213,20 @@ impl<T: Clone> Queue<T> {
         Some(&mut self.blocks[block].get_mut()[at as usize & (BLOCK_ROWS - 1)])
     }
 
+    /// The newest row.
+    #[inline]
+    pub(crate) fn last(&self) -> Option<&T> {
+        self.blocks.back()?.get().last()
+    }
+
+    /// The newest row, to be written.
+    #[inline]
+    pub(crate) fn last_mut(&mut self) -> Option<&mut T> {
+        self.blocks.back_mut()?.get_mut().last_mut()
+    }
+
     /// Adds a row and gives its number.
+    #[inline]
     pub(crate) fn push(&mut self, row: T) -> u64 {
         let at = self.next;
         if self.blocks.is_empty() || (at as usize).is_multiple_of(BLOCK_ROWS) {
@@ -285,6 +298,8 @@ mod tests {
                     plain.push_back(n);
                 }
                 prop_assert_eq!(queue.get(queue.first()), plain.front());
+                prop_assert_eq!(queue.last(), plain.back());
+                prop_assert_eq!(queue.last_mut(), plain.back_mut());
             }
             prop_assert!(queue.iter().eq(plain.iter()));
         }

@@ -30,6 +30,7 @@ pub enum Due {
 const SLOT_BITS: u32 = 16;
 
 /// Open holds in slots of time, in each slot in no order that matters; grants in order. Rebuilt from jobs and grants.
+/// Only the latest slot may be empty: it stays for the holds that come next.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Timers {
     holds: BTreeMap<u64, Vec<JobNo>>,
@@ -40,7 +41,11 @@ impl Timers {
     /// Adds a running job; it remembers its place in its slot.
     pub(crate) fn add_hold(&mut self, jobs: &mut Jobs, number: JobNo) {
         let job = jobs.row_mut(number);
-        let slot = self.holds.entry(job.due_us >> SLOT_BITS).or_default();
+        let at = job.due_us >> SLOT_BITS;
+        if self.holds.last_key_value().is_some_and(|(last, slot)| *last != at && slot.is_empty()) {
+            self.holds.pop_last();
+        }
+        let slot = self.holds.entry(at).or_default();
         job.place = slot.len() as u32;
         slot.push(number);
     }
@@ -49,12 +54,13 @@ impl Timers {
     pub(crate) fn remove_hold(&mut self, jobs: &mut Jobs, number: JobNo) {
         let job = &jobs[number];
         let (at, place) = (job.due_us >> SLOT_BITS, job.place as usize);
+        let latest = self.holds.last_key_value().is_some_and(|(last, _)| *last == at);
         let slot = self.holds.get_mut(&at).expect("a running job is in the slot of its end");
         assert_eq!(slot[place], number, "a job knows its place");
         slot.swap_remove(place);
         match slot.get(place) {
             Some(moved) => jobs.row_mut(*moved).place = place as u32,
-            None if slot.is_empty() => drop(self.holds.remove(&at)),
+            None if slot.is_empty() && !latest => drop(self.holds.remove(&at)),
             None => {}
         }
     }
@@ -74,7 +80,7 @@ impl Timers {
 
     /// When the next timer fires.
     pub(crate) fn next_us(&self, jobs: &Jobs) -> Option<u64> {
-        let first = self.holds.values().next();
+        let first = self.holds.values().find(|slot| !slot.is_empty());
         let hold = first.and_then(|slot| slot.iter().map(|number| jobs[*number].due_us).min());
         let grant = self.grants.first().map(|(us, _)| *us);
         hold.into_iter().chain(grant).min()

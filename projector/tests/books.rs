@@ -32,7 +32,7 @@ fn event(leaf: u64, body: impl Into<EventBody>, postings: &[(u32, i128)]) -> Eve
         },
         body: body.into(),
         postings: legs(postings),
-        pending: vec![],
+        pending: Default::default(),
     }
 }
 

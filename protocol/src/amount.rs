@@ -101,6 +101,10 @@ impl<C> Encode<C> for Amount {
         e: &mut Encoder<W>,
         _: &mut C,
     ) -> Result<(), minicbor::encode::Error<W::Error>> {
+        // Nearly every amount; the bytes are those of the general way.
+        if let Ok(small) = i64::try_from(self.0) {
+            return e.i64(small)?.ok();
+        }
         if let Ok(int) = Int::try_from(self.0) {
             return e.int(int)?.ok();
         }

@@ -11,6 +11,7 @@ pub mod node;
 pub mod policy;
 
 use crate::amount::Amount;
+use crate::few::Few;
 use crate::id::{AccountId, IdempotencyKey, OperatorId};
 use minicbor::{Decode, Encode};
 use serde::Serialize;
@@ -105,6 +106,9 @@ pub struct Posting {
     pub amount: Amount,
 }
 
+/// The legs of an event, two to four as a rule.
+pub type Legs = Few<Posting, 4>;
+
 /// One event.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode, Serialize)]
 #[cbor(array)]
@@ -120,10 +124,10 @@ pub struct Event {
     pub body: EventBody,
     /// Legs that are booked; they sum to zero per asset.
     #[n(3)]
-    pub postings: Vec<Posting>,
+    pub postings: Legs,
     /// Legs that only reserve (holds and their release); they sum to zero per asset.
     #[n(4)]
-    pub pending: Vec<Posting>,
+    pub pending: Legs,
 }
 
 /// Declares the body enum once, with its stable number, its FEED name and its payload.

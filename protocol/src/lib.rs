@@ -13,6 +13,7 @@ pub mod commit;
 pub mod commitment;
 pub mod event;
 pub mod feed;
+pub mod few;
 pub mod id;
 pub mod job_message;
 pub mod proof;

@@ -167,7 +167,8 @@ fn chain_bodies() -> Vec<EventBody> {
 fn job_bodies() -> Vec<EventBody> {
     let (hold, job, node) = (HoldId([14; 16]), JobId([15; 16]), NodeId([16; 16]));
     let operator = OperatorId([17; 32]);
-    let slices = vec![Slice { grant: GrantId(0), amount: Amount(5_680_000) }];
+    let slices =
+        protocol::event::hold::Slices::from(vec![Slice { grant: GrantId(0), amount: Amount(5_680_000) }]);
     vec![
         GrantIssued {
             grant: GrantId(0),
@@ -202,7 +203,7 @@ fn job_bodies() -> Vec<EventBody> {
         HoldExtended {
             hold,
             amount: Amount(400_000),
-            slices: vec![Slice { grant: GrantId(1), amount: Amount(400_000) }],
+            slices: vec![Slice { grant: GrantId(1), amount: Amount(400_000) }].into(),
             output_units_max: 1_100,
             deadline_us: 1_790_000_090_000_000,
         }
@@ -340,8 +341,9 @@ fn samples() -> Vec<Event> {
         postings: vec![
             Posting { account: LedgerAccount(3), amount: Amount(5_680_000) },
             Posting { account: LedgerAccount(4), amount: Amount(-5_680_000) },
-        ],
-        pending: vec![],
+        ]
+        .into(),
+        pending: Default::default(),
     };
     bodies.into_iter().enumerate().map(event).collect()
 }

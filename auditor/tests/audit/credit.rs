@@ -96,7 +96,7 @@ pub fn hold_for(
 ) -> usize {
     let placed = hold_event(0, input, max, &card(1, 4_001));
     let ids = (JobId([100 + job; 16]), HoldId([140 + job; 16]));
-    let placed = HoldPlaced { job: ids.0, hold: ids.1, slices: slices(of), spender, ..placed };
+    let placed = HoldPlaced { job: ids.0, hold: ids.1, slices: slices(of).into(), spender, ..placed };
     let legs = pending(story, of, 1);
     let at = story.tell(placed, &[], &legs);
     let dispatched = JobDispatched {
@@ -140,7 +140,7 @@ pub fn charge(story: &mut Story, told: &Told<'_>) -> usize {
         output_units_worker: told.counted,
         output_units_gateway: told.counted,
         cost: Amount(cost),
-        slices: slices(told.slices),
+        slices: slices(told.slices).into(),
         operator_share: Amount(told.share),
         platform_share: Amount(cost - told.share),
         receipt: Hash32([7; 32]),

@@ -27,7 +27,8 @@ fn told<'a>(input: u64, output: u64, counted: u64, slices: &'a [(GrantId, i128)]
 fn extend(story: &mut Story, bound: u64, deadline_us: u64, of: &[(GrantId, i128)]) -> usize {
     let amount = Amount(of.iter().map(|(_, amount)| amount).sum());
     let hold = HoldId([140; 16]);
-    let event = HoldExtended { hold, amount, slices: slices(of), output_units_max: bound, deadline_us };
+    let event =
+        HoldExtended { hold, amount, slices: slices(of).into(), output_units_max: bound, deadline_us };
     let legs = pending(story, of, 1);
     story.tell(event, &[], if of.is_empty() { &[] } else { &legs })
 }

@@ -276,7 +276,7 @@ fn hold(hold: HoldId, job: JobId, slices: Vec<Slice>) -> HoldPlaced {
         account: ALICE,
         asset: FOIL,
         amount: slices.iter().map(|s| s.amount).sum(),
-        slices,
+        slices: slices.into(),
         rate_card_version: 1,
         rate_card_hash: Hash32([0; 32]),
         model: "small".into(),
@@ -300,7 +300,7 @@ fn jobs(log: &mut Log) {
     let extended = HoldExtended {
         hold: HOLD,
         amount: Amount(200_000),
-        slices: vec![slice(1, 200_000)],
+        slices: vec![slice(1, 200_000)].into(),
         output_units_max: 150,
         deadline_us: 1_790_002_400_000_000,
     };
@@ -401,7 +401,7 @@ fn capture(hold: HoldId, job: JobId, part: Part, slices: Vec<Slice>) -> UsageCap
         output_units_worker: so_far,
         output_units_gateway: so_far,
         cost: Amount(part.cost),
-        slices,
+        slices: slices.into(),
         operator_share: Amount(part.share),
         platform_share: Amount(part.cost - part.share),
         receipt: Hash32([7; 32]),

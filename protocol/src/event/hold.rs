@@ -3,6 +3,7 @@
 use crate::amount::Amount;
 use crate::asset::AssetId;
 use crate::event::GrantId;
+use crate::few::Few;
 use crate::id::{AccountId, Hash32, HoldId, JobId, SpenderId};
 use minicbor::{Decode, Encode};
 use serde::Serialize;
@@ -18,6 +19,9 @@ pub struct Slice {
     #[n(1)]
     pub amount: Amount,
 }
+
+/// Which grants pay, in consumption order; one or two, as a rule.
+pub type Slices = Few<Slice, 2>;
 
 /// The worst-case cost was reserved, slice by slice in consumption order.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode, Serialize)]
@@ -40,7 +44,7 @@ pub struct HoldPlaced {
     pub amount: Amount,
     /// Which grants.
     #[n(5)]
-    pub slices: Vec<Slice>,
+    pub slices: Slices,
     /// Pinned price list.
     #[n(6)]
     pub rate_card_version: u32,
@@ -119,7 +123,7 @@ pub struct HoldExtended {
     pub amount: Amount,
     /// Which grants pay the addition, in consumption order; they follow the hold's own slices.
     #[n(2)]
-    pub slices: Vec<Slice>,
+    pub slices: Slices,
     /// The new bound on output tokens, for the whole job.
     #[n(3)]
     pub output_units_max: u64,

@@ -1,7 +1,7 @@
 //! Events about jobs: dispatch, charge, reversal.
 
 use crate::amount::Amount;
-use crate::event::hold::Slice;
+use crate::event::hold::Slices;
 use crate::id::{Hash32, HoldId, JobId, NodeId, OperatorId};
 use minicbor::{Decode, Encode};
 use serde::Serialize;
@@ -98,7 +98,7 @@ pub struct UsageCaptured {
     pub cost: Amount,
     /// Which grants paid, in consumption order; they sum to the cost.
     #[n(11)]
-    pub slices: Vec<Slice>,
+    pub slices: Slices,
     /// The operator's part.
     #[n(12)]
     pub operator_share: Amount,
