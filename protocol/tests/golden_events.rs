@@ -165,10 +165,10 @@ fn chain_bodies() -> Vec<EventBody> {
 }
 
 fn job_bodies() -> Vec<EventBody> {
-    let (hold, job, node) = (HoldId([14; 16]), JobId([15; 16]), NodeId([16; 16]));
-    let operator = OperatorId([17; 32]);
-    let slices =
-        protocol::event::hold::Slices::from(vec![Slice { grant: GrantId(0), amount: Amount(5_680_000) }]);
+    [grant_bodies(), hold_bodies(), charge_bodies()].concat()
+}
+
+fn grant_bodies() -> Vec<EventBody> {
     vec![
         GrantIssued {
             grant: GrantId(0),
@@ -184,13 +184,21 @@ fn job_bodies() -> Vec<EventBody> {
         .into(),
         GrantExpired { grant: GrantId(1), lapsed: Amount(i128::from(u64::MAX) * 3) }.into(),
         CreditMoved { from: GrantId(1), to: GrantId(2), amount: Amount(7) }.into(),
+    ]
+}
+
+fn hold_bodies() -> Vec<EventBody> {
+    let (hold, job) = (HoldId([14; 16]), JobId([15; 16]));
+    let slices =
+        protocol::event::hold::Slices::from(vec![Slice { grant: GrantId(0), amount: Amount(5_680_000) }]);
+    vec![
         HoldPlaced {
             hold,
             job,
             account: AccountId([6; 16]),
             asset: AssetId(0),
             amount: Amount(5_680_000),
-            slices: slices.clone(),
+            slices,
             rate_card_version: 1,
             rate_card_hash: Hash32([18; 32]),
             model: "SmolLM2-135M-Instruct".into(),
@@ -208,6 +216,15 @@ fn job_bodies() -> Vec<EventBody> {
             deadline_us: 1_790_000_090_000_000,
         }
         .into(),
+    ]
+}
+
+fn charge_bodies() -> Vec<EventBody> {
+    let (hold, job, node) = (HoldId([14; 16]), JobId([15; 16]), NodeId([16; 16]));
+    let operator = OperatorId([17; 32]);
+    let slices =
+        protocol::event::hold::Slices::from(vec![Slice { grant: GrantId(0), amount: Amount(5_680_000) }]);
+    vec![
         HoldVoided { hold, reason: VoidReason::OperatorFault }.into(),
         HoldExpired { hold }.into(),
         JobDispatched { job, attempt: 0, node, operator, body: Hash32([19; 32]), continues_at: 0 }.into(),

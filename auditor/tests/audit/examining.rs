@@ -134,9 +134,7 @@ fn what_straddles_a_period_is_listed_and_what_is_late_is_found() {
     assert_eq!(amount("held before, charged after"), COSTS[1].to_string());
     assert_eq!(amount("charged before the edge"), COSTS[0].to_string());
     // Receipts of the story say that it was served at microsecond 2: long before.
-    for (n, job) in JOBS.iter().enumerate().take(2) {
-        put(&directory.path().join(format!("receipts/{job}.cbor")), &receipt_bytes(n));
-    }
+    put_receipts(directory.path());
     let early = Period { from_us: 1_000, to_us: u64::MAX };
     let report = cut(directory.path(), early, None);
     assert_eq!(report.exit_code, 1);
@@ -358,9 +356,7 @@ fn a_bundle_is_whole_signed_and_safe_to_open() {
         &[],
     );
     let (directory, out) = (copy_of(&story), tempfile::tempdir().unwrap());
-    for (n, job) in JOBS.iter().enumerate().take(2) {
-        put(&directory.path().join(format!("receipts/{job}.cbor")), &receipt_bytes(n));
-    }
+    put_receipts(directory.path());
     let options = auditor::bundle::BundleOptions {
         directory: directory.path().to_owned(),
         policy: None,
