@@ -164,10 +164,7 @@ fn chain_bodies() -> Vec<EventBody> {
     ]
 }
 
-fn job_bodies() -> Vec<EventBody> {
-    let (hold, job, node) = (HoldId([14; 16]), JobId([15; 16]), NodeId([16; 16]));
-    let operator = OperatorId([17; 32]);
-    let slices = vec![Slice { grant: GrantId(0), amount: Amount(5_680_000) }];
+fn grant_bodies() -> Vec<EventBody> {
     vec![
         GrantIssued {
             grant: GrantId(0),
@@ -183,6 +180,14 @@ fn job_bodies() -> Vec<EventBody> {
         .into(),
         GrantExpired { grant: GrantId(1), lapsed: Amount(i128::from(u64::MAX) * 3) }.into(),
         CreditMoved { from: GrantId(1), to: GrantId(2), amount: Amount(7) }.into(),
+    ]
+}
+
+fn job_bodies() -> Vec<EventBody> {
+    let (hold, job, node) = (HoldId([14; 16]), JobId([15; 16]), NodeId([16; 16]));
+    let operator = OperatorId([17; 32]);
+    let slices = vec![Slice { grant: GrantId(0), amount: Amount(5_680_000) }];
+    vec![
         HoldPlaced {
             hold,
             job,
@@ -310,8 +315,15 @@ fn batch_bodies() -> Vec<EventBody> {
 }
 
 fn samples() -> Vec<Event> {
-    let bodies =
-        [policy_bodies(), account_bodies(), chain_bodies(), job_bodies(), node_bodies(), batch_bodies()];
+    let bodies = [
+        policy_bodies(),
+        account_bodies(),
+        chain_bodies(),
+        grant_bodies(),
+        job_bodies(),
+        node_bodies(),
+        batch_bodies(),
+    ];
     // What is added stands at the end: lines that are there keep their bytes.
     let added = [EarningsTaken { grant: GrantId(3), amount: Amount(24_000) }.into()];
     let bodies = [bodies.concat(), added.to_vec()].concat();
