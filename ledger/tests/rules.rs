@@ -408,6 +408,7 @@ fn beyond_its_hold_a_job_costs_at_most_the_tolerance_and_only_what_is_there() {
     strict.grant(1, 10_000, None);
     strict.admit(1, 1, 10, 40).unwrap();
     assert_eq!(name(strict.capture(1, 10, 41)), "output_above_hold");
+    strict.check_replay();
 }
 
 #[test]
@@ -454,6 +455,7 @@ fn a_forgotten_key_is_too_old_and_never_new() {
     }
     assert_eq!(name(world.run_command(&ahead)), "too_old");
     assert_eq!(name(world.run_command(&timed(3, start_us, 12))), "too_old");
+    world.check_replay();
 }
 
 #[test]
@@ -523,6 +525,7 @@ fn a_fork_stays_as_it_was_while_the_ledger_goes_on() {
 fn a_snapshot_that_is_not_the_one_form_of_a_state_is_refused() {
     let mut world = World::open(rate(1_000, 1, 500_000));
     world.grant(2, 1_000, None);
+    world.check_replay();
     let bytes = ledger::snapshot::write(&world.state);
     let mut streamed = Vec::new();
     ledger::snapshot::write_to(&world.state, &mut streamed).unwrap();

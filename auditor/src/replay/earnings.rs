@@ -8,10 +8,10 @@ use super::wallets::Interval;
 use super::world::World;
 use crate::checks::CheckKind;
 use protocol::asset::AssetId;
+use protocol::event::GrantId;
 use protocol::event::account::AccountKind;
 use protocol::event::grant::{Backing, EarningsTaken, GrantIssued};
 use protocol::event::job::UsageCaptured;
-use protocol::event::{GrantId, Header};
 use protocol::id::{AccountId, JobId, OperatorId};
 use std::collections::BTreeMap;
 
@@ -57,12 +57,7 @@ pub(crate) fn opened(world: &mut World, judge: &mut Judge, event: &GrantIssued) 
     judge.require(KIND, "an account's earnings of one backing have one bucket", event.grant.0, || is_new);
 }
 
-pub(crate) fn taken(
-    world: &mut World,
-    judge: &mut Judge,
-    _header: &Header,
-    event: &EarningsTaken,
-) -> Option<Legs> {
+pub(crate) fn taken(world: &mut World, judge: &mut Judge, event: &EarningsTaken) -> Option<Legs> {
     const KIND: CheckKind = CheckKind::Grants;
     let grant = judge.known(KIND, world.grants.get_mut(event.grant.0 as usize), "grant", event.grant.0)?;
     let (owner, asset) = (grant.account, grant.asset);

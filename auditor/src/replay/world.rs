@@ -251,7 +251,7 @@ impl World {
             EventBody::CreditLineSet(e) => lines::set(self, judge, e),
             EventBody::CreditRepaid(e) => lines::repaid(self, judge, e),
             EventBody::CreditMoved(e) => grants::moved(self, judge, header, e),
-            EventBody::EarningsTaken(e) => earnings::taken(self, judge, header, e),
+            EventBody::EarningsTaken(e) => earnings::taken(self, judge, e),
             EventBody::HoldExtended(e) => holds::extended(self, judge, header, e),
             EventBody::BatchClosed(e) => batches::closed(self, judge, header, e),
             EventBody::BatchSubmitted(e) => batches::submitted(self, judge, header, e),

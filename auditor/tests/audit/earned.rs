@@ -6,7 +6,7 @@ use crate::credit::*;
 use crate::story::*;
 use auditor::checks::CheckKind;
 use protocol::amount::Amount;
-use protocol::event::account::AccountKind;
+use protocol::event::account::{AccountClosed, AccountKind};
 use protocol::event::grant::{Backing, EarningsTaken, GrantIssued, GrantSource};
 use protocol::event::job::{CapturePart, CaptureReversed, JobDispatched};
 use protocol::event::*;
@@ -136,6 +136,15 @@ fn earnings_go_to_a_bucket_of_their_own() {
     bucket(&mut story, |_| {});
     let others = bucket(&mut story, |grant| grant.account = CUSTOMER);
     let at = take(&mut story, others, 1);
+    caught(story, CheckKind::Grants, at);
+}
+
+#[test]
+fn earnings_of_an_account_that_is_closed() {
+    let (mut story, _) = served();
+    let own = bucket(&mut story, |_| {});
+    story.tell(AccountClosed { account: OWNER }, &[], &[]);
+    let at = take(&mut story, own, 1);
     caught(story, CheckKind::Grants, at);
 }
 
