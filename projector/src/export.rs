@@ -139,6 +139,12 @@ fn cell(text: &str) -> String {
     }
 }
 
+/// JSON for people and machines: indented, keys in the order of the alphabet whatever the build's JSON library keeps.
+fn json_text(mut value: Value) -> String {
+    value.sort_all_objects();
+    format!("{value:#}\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::cell;

@@ -102,7 +102,7 @@ impl<'a> BatchFiles<'a> {
             "control_total": {"charged": charged, "paid": paid},
             "charges": charges.collect::<Vec<_>>(), "payouts": payouts.collect::<Vec<_>>(),
         });
-        format!("{value:#}\n")
+        super::json_text(value)
     }
 
     /// For the Safe's Transaction Builder: a transfer a payee out of this Safe, with the app's checksum.
@@ -127,7 +127,7 @@ impl<'a> BatchFiles<'a> {
         });
         let checksum = safe_checksum(&file);
         file["meta"]["checksum"] = Value::String(checksum);
-        Ok(format!("{file:#}\n"))
+        Ok(super::json_text(file))
     }
 
     /// For the Safe's CSV Airdrop: display units, one row a payee.

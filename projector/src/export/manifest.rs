@@ -35,7 +35,7 @@ pub fn with_file(
     };
     let about = json!({"sha256": sha256(bytes), "bytes": bytes.len(), "provenance": provenance.json(export)});
     files.insert(name.to_owned(), about);
-    Some(format!("{:#}\n", json!({"files": files})))
+    Some(super::json_text(json!({"files": files})))
 }
 
 #[cfg(test)]
