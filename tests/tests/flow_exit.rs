@@ -51,6 +51,18 @@ fn rpc(url: &str, method: &str, params: Value) -> Option<Value> {
     Some(answer.body_mut().read_json::<Value>().ok()?["result"].clone())
 }
 
+/// The receipt, once the node has mined the transaction.
+fn receipt(url: &str, transaction: &Value) -> Value {
+    for _ in 0..200 {
+        let receipt = rpc(url, "eth_getTransactionReceipt", json!([transaction])).expect("an answer");
+        if !receipt.is_null() {
+            return receipt;
+        }
+        std::thread::park_timeout(std::time::Duration::from_millis(50));
+    }
+    panic!("{transaction} is not mined")
+}
+
 /// An address as the 32-byte word of a call.
 fn word(address: &str) -> String {
     format!("{:0>64}", address.trim_start_matches("0x"))
@@ -67,7 +79,7 @@ fn deposit_three(chain: &Chain, token: &str, vault: &str) {
     ] {
         let call = json!([{ "from": from, "to": to, "data": format!("{selector}{}{three}", word(whom)) }]);
         let sent = rpc(&chain.rpc, "eth_sendTransaction", call).expect("sent");
-        let receipt = rpc(&chain.rpc, "eth_getTransactionReceipt", json!([sent])).expect("mined at once");
+        let receipt = receipt(&chain.rpc, &sent);
         assert_eq!(receipt["status"], "0x1", "{receipt}");
     }
 }

@@ -1,6 +1,6 @@
 //! How fast the kernels are on this machine, next to its own limit: prints one JSON object.
 //!
-//! cargo run --release -p kernels --example speed -- MODEL [THREADS]
+//! cargo run --release -p kernels --example kernel_speed -- MODEL [THREADS]
 //!
 //! The limit is the speed at which the same threads read a buffer of the model's size, measured in the same run. Decoding reads
 //! every weight once a token, so its share of the limit is tokens/s x bytes of weights / bytes/s.

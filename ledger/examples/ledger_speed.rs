@@ -1,5 +1,5 @@
 //! How fast and how small the pure core is, on one core: moved credit, holds with captures, bytes an account and a key,
-//! the longest pause while the state grows, snapshots. `cargo run --release -p ledger --example speed -- [accounts]
+//! the longest pause while the state grows, snapshots. `cargo run --release -p ledger --example ledger_speed -- [accounts]
 //! [commands]`. The figures of a network are `counterfoil bench ledger`'s.
 
 use ledger::command::*;
