@@ -79,15 +79,17 @@ pub fn run(options: LedgerOptions) -> Result<Report, BenchError> {
     let opening = grown / f64::from(options.accounts);
 
     let mut pauses = Samples::default();
+    let before = resident_bytes();
     let transfers = transfers(&mut world, &mut load, options.operations, &mut pauses)?;
+    // Of a transfer only its key stays.
+    let key_bytes = resident_bytes().saturating_sub(before) as f64 / f64::from(options.operations);
     let bare = bare_transfers(options);
     let limit = "bare balance and key tables";
     report.results.push(ResultLine::rate("apply.transfer", transfers).against(limit, bare));
     let pairs = pairs(&mut world, &mut load, options.operations, &mut pauses)?;
     report.results.push(ResultLine::rate("apply.hold_capture", pairs).against(limit, bare));
     report.results.push(ResultLine::time_ms("apply.pause_longest", pauses.quantile_ms(1.0)));
-    // The two keys of each opening are in the figure too; they are taken out by what a key costs.
-    let key_bytes = key_bytes(options)?;
+    // The two keys of each opening are in the figure too: they are taken out.
     let bytes = opening - key_bytes * keys / f64::from(options.accounts);
     report.results.push(ResultLine::bytes("state.bytes_per_account", bytes));
     report.results.push(ResultLine::bytes("state.bytes_per_key", key_bytes));
@@ -199,19 +201,4 @@ fn bare_transfers(options: LedgerOptions) -> f64 {
     let took = started.elapsed();
     black_box(&balances);
     f64::from(options.operations) / took.as_secs_f64()
-}
-
-/// Growth of a state by remembered keys alone.
-fn key_bytes(options: LedgerOptions) -> Result<f64, BenchError> {
-    let mut load = Load::new(1_000, 1);
-    let mut world = open(&mut load, 1_000)?;
-    let commands = u64::from(options.accounts.clamp(200_000, 2_000_000));
-    let before = resident_bytes();
-    let now_us = now_us();
-    for _ in 0..commands {
-        let command = load.transfer(Spread::Uniform);
-        world.run(&command, now_us)?;
-    }
-    let grown = resident_bytes().saturating_sub(before) as f64;
-    Ok(grown / commands as f64)
 }

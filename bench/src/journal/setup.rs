@@ -157,8 +157,8 @@ impl Following {
 impl Bench {
     /// Bytes that the server keeps for a stream.
     pub(crate) async fn stored_bytes(&self, stream: &str) -> Result<u64, BenchError> {
-        let credentials = self.server.keys().credentials(Role::Monitor);
-        let client = auth::connect(&self.server.url(), credentials).await.tried("connect as monitor")?;
+        let credentials = self.server.keys().credentials(Role::Writer);
+        let client = auth::connect(&self.server.url(), credentials).await.tried("connect as writer")?;
         let context = async_nats::jetstream::new(client);
         let stream = context.get_stream(stream).await.tried("look at the stream")?;
         Ok(stream.cached_info().state.bytes)
