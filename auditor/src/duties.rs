@@ -73,7 +73,6 @@ fn duty(body: &EventBody) -> &'static [&'static str] {
         EventBody::GrantExpired(_) | EventBody::HoldExpired(_) => &["writer", "gateway"],
         EventBody::RateCardPublished(_)
         | EventBody::VaultRegistered(_)
-        | EventBody::OperatorRegistered(_)
         | EventBody::GrantIssued(_)
         | EventBody::CreditLineSet(_)
         | EventBody::CreditRepaid(_) => &["admin"],
@@ -97,7 +96,9 @@ fn duty(body: &EventBody) -> &'static [&'static str] {
         }
         EventBody::HoldVoided(_) | EventBody::UsageCaptured(_) => &["gateway"],
         EventBody::CaptureReversed(_) => &["verifier", "admin"],
-        EventBody::NodeRegistered(_) | EventBody::NodeRetired(_) => &["operator", "admin"],
+        EventBody::OperatorRegistered(_) | EventBody::NodeRegistered(_) | EventBody::NodeRetired(_) => {
+            &["operator", "admin"]
+        }
         EventBody::BatchClosed(_) | EventBody::BatchSubmitted(_) => &["settler"],
         EventBody::BatchConfirmed(_) | EventBody::BatchFailed(_) => &["settler", "watcher"],
         EventBody::CheckpointAnchored(_) => &["settler", "watcher"],

@@ -196,11 +196,10 @@ fn by_roles() -> Story {
     for event in &mut story.events {
         event.header.actor = match &event.body {
             EventBody::NetworkOpened(_) | EventBody::WriterChanged(_) => Actor::Writer,
-            EventBody::RateCardPublished(_)
-            | EventBody::VaultRegistered(_)
-            | EventBody::OperatorRegistered(_)
-            | EventBody::AccountOpened(_) => Actor::Admin,
-            EventBody::NodeRegistered(_) => Actor::Operator(operator()),
+            EventBody::RateCardPublished(_) | EventBody::VaultRegistered(_) | EventBody::AccountOpened(_) => {
+                Actor::Admin
+            }
+            EventBody::OperatorRegistered(_) | EventBody::NodeRegistered(_) => Actor::Operator(operator()),
             EventBody::SpendAuthorised(_)
             | EventBody::HoldPlaced(_)
             | EventBody::JobDispatched(_)
