@@ -34,7 +34,13 @@ fn write(dir: &Path, shard: u32, tag: u8, sizes: &[usize]) {
                 command: 0,
             };
             let body = EventBody::AccountOpened(AccountOpened { account: AccountId([leaf as u8; 16]) });
-            Event { version: EVENT_VERSION, header, body, postings: Default::default(), pending: Default::default() }
+            Event {
+                version: EVENT_VERSION,
+                header,
+                body,
+                postings: Default::default(),
+                pending: Default::default(),
+            }
         };
         let commit = Commit {
             version: COMMIT_VERSION,
