@@ -118,6 +118,11 @@ fn reexecution_gives_the_same_digest(data: &Path, scratch: &Path) {
     let (data, copy) = (data.to_str().expect("text"), copy.to_str().expect("text"));
     let policy = format!("{data}/auditor.policy");
     assert_eq!(counterfoil(&["audit", "fetch", data, copy, "--policy", &policy]).code, 0);
+    let receipts = format!("{copy}/receipts");
+    for more in [&["sod"][..], &["privacy"], &["completeness", "--receipts", &receipts]] {
+        let done = counterfoil(&[&["audit", more[0], copy], &more[1..]].concat());
+        assert_eq!(done.code, 0, "audit {}: {}{}", more[0], done.stdout, done.stderr);
+    }
     let key = format!("{data}/keys/audit.key");
     let sampled =
         counterfoil(&["--json", "audit", "sample", copy, "--reexecute", "all", "--audit-key", &key]);
