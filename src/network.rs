@@ -21,7 +21,8 @@ use contracts::settlement::{CheckpointSource, SettlementOptions, SettlementRun};
 use contracts::settler::{Settler, SettlerOptions};
 use dispatcher::{Gateway, GatewayOptions, ServedModel};
 use journal::auth::{self, Role};
-use journal::feed::{FeedOptions, FeedPublisher, commits_from_leaf};
+use journal::background::Background;
+use journal::feed::{self, FeedThread};
 use journal::server::{NatsServer, NatsServerOptions, PortChoice, find_nats_server};
 use journal::transparency::{self, Signer, Transparency, TransparencyHandle};
 use journal::{Journal, JournalOptions, LedgerClient};
@@ -91,6 +92,7 @@ pub struct Network {
     gateway: Gateway,
     worker: Supervised,
     tasks: JoinSet<()>,
+    behind: Behind,
     stop: watch::Sender<bool>,
     broker: Broker,
     anvil: Anvil,
@@ -137,8 +139,14 @@ struct Log {
     client: LedgerClient,
     origin: String,
     transparency: TransparencyHandle,
-    feed: watch::Receiver<u64>,
+    behind: Behind,
     tasks: JoinSet<()>,
+}
+
+/// What follows the log on threads that step back for it.
+struct Behind {
+    feed: FeedThread,
+    tiles: Background,
 }
 
 impl Ground {
@@ -166,10 +174,10 @@ impl Log {
         let journal = open_journal(&ground.data, &ground.nats, &ground.preset).await?;
         let client = journal.client();
         let origin = origin_of(&client).await?;
-        let mut tasks = JoinSet::new();
-        let transparency = start_transparency(&ground.data, &origin, &journal, &mut tasks)?;
-        let feed = start_feed(&ground.nats, &origin, &journal, &mut tasks).await?;
-        Ok(Log { journal, client, origin, transparency, feed, tasks })
+        let (transparency, tiles) = start_transparency(&ground.data, &origin, &journal)?;
+        let feed = start_feed(&ground.nats, &origin, &journal).await?;
+        let behind = Behind { feed, tiles };
+        Ok(Log { journal, client, origin, transparency, behind, tasks: JoinSet::new() })
     }
 }
 
@@ -198,7 +206,7 @@ impl Network {
         };
         let worker = operator::start_worker(desk, &ground.roles, &ground.preset).await?;
         let Ground { data, model, roles, secrets, nats, anvil, deployment, notes, .. } = ground;
-        let Log { journal, client, transparency, tasks, .. } = log;
+        let Log { journal, client, transparency, behind, tasks, .. } = log;
         Ok(Network {
             gateway_url,
             nats_url,
@@ -218,6 +226,7 @@ impl Network {
             gateway,
             worker,
             tasks,
+            behind,
             stop,
             anvil,
         })
@@ -234,13 +243,17 @@ impl Network {
 
     /// Ends every part in the opposite order: running answers first, the log last.
     pub async fn shutdown(self) -> Result<()> {
-        let Network { gateway, worker, mut tasks, stop, journal, broker, anvil, transparency, .. } = self;
+        let Network {
+            gateway, worker, mut tasks, behind, stop, journal, broker, anvil, transparency, ..
+        } = self;
         gateway.shutdown().await;
         worker.stop().await;
         stop.send_replace(true);
         // What the last commits hold is published before the log goes.
         let _ = transparency.checkpoint().await;
         let closed = journal.shutdown().await;
+        behind.feed.thread.end().await;
+        behind.tiles.end().await;
         tasks.abort_all();
         while tasks.join_next().await.is_some() {}
         broker.stop().await?;
@@ -353,38 +366,20 @@ fn start_transparency(
     data: &Path,
     origin: &str,
     journal: &Journal,
-    tasks: &mut JoinSet<()>,
-) -> Result<TransparencyHandle> {
+) -> Result<(TransparencyHandle, Background)> {
     let signer = Signer::load_or_create(&data.join("keys"), origin)?;
     let log = Transparency::open(&data.join("tlog"), signer)?;
     let handle = transparency::spawn(log, transparency::CHECKPOINT_INTERVAL)?;
     let policy = protocol::checkpoint::Policy { logs: vec![handle.verifier_key().clone()] }.text();
     std::fs::write(data.join("auditor.policy"), policy)?;
-    let (follower, commits) = (handle.clone(), commits_from_leaf(&journal.reader(), handle.first_needed()));
-    tasks.spawn(async move {
-        if let Err(error) = follower.follow(commits).await {
-            tracing::error!(target: "up", %error, "the transparency log does not follow any more");
-        }
-    });
-    Ok(handle)
+    let follower = handle.follow_behind(&journal.follower())?;
+    Ok((handle, follower))
 }
 
-async fn start_feed(
-    nats: &NatsServer,
-    origin: &str,
-    journal: &Journal,
-    tasks: &mut JoinSet<()>,
-) -> Result<watch::Receiver<u64>> {
-    let client = auth::connect(&nats.url(), nats.keys().credentials(Role::Projector)).await?;
-    let publisher = FeedPublisher::new(FeedOptions { client, origin: origin.to_owned() });
-    let position = publisher.position();
-    let reader = journal.reader();
-    tasks.spawn(async move {
-        if let Err(error) = publisher.run(|leaf| commits_from_leaf(&reader, leaf)).await {
-            tracing::error!(target: "up", %error, "FEED does not follow any more");
-        }
-    });
-    Ok(position)
+async fn start_feed(nats: &NatsServer, origin: &str, journal: &Journal) -> Result<FeedThread> {
+    let (url, credentials) = (nats.url(), nats.keys().credentials(Role::Projector).clone());
+    let connect = move || async move { auth::connect(&url, &credentials).await };
+    Ok(feed::spawn(origin.to_owned(), connect, journal.follower()).await?)
 }
 
 /// Registers vault and first rate card, once.
@@ -501,7 +496,7 @@ async fn start_gateway(ground: &mut Ground, log: &Log, models: Vec<ServedModel>)
     let followers = Followers {
         position: log.client.position(),
         transparency: log.transparency.clone(),
-        feed: log.feed.clone(),
+        feed: log.behind.feed.position.clone(),
     };
     let readings = followers.readings();
     let address = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));

@@ -29,8 +29,33 @@ pub struct JournalOptions {
     pub start_accounts: u32,
     /// See `start_accounts`.
     pub start_events: u64,
+    /// Only these parts; none = all.
+    pub only: Vec<JournalPart>,
     /// This program: gateways in processes of their own are started by it, as `bench gateway-load`.
     pub program: PathBuf,
+}
+
+/// A part of the measurement.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum JournalPart {
+    /// Eight thousand commands in flight.
+    Inflight,
+    /// Little in flight: latencies.
+    Small,
+    /// With FEED, transparency log and snapshots; runs `Inflight` before.
+    Followed,
+    /// Gateways in processes of their own.
+    Remote,
+    /// Three servers.
+    Cluster,
+    /// Opening a large log again.
+    Start,
+}
+
+impl JournalOptions {
+    fn wants(&self, part: JournalPart) -> bool {
+        self.only.is_empty() || self.only.contains(&part)
+    }
 }
 
 const TIGERBEETLE: &str = "TigerBeetle, 8189 a batch";
@@ -44,13 +69,25 @@ pub async fn run(options: JournalOptions) -> Result<Report, BenchError> {
     });
     let mut report = Report::new("journal", settings);
     let bench = Bench::open(&options).await?;
-    inflight(&bench, &options, &mut report).await?;
-    small(&bench, &options, &mut report).await?;
-    followers(&bench, &options, &mut report).await?;
-    remote::measure(&bench, &options, &mut report).await?;
+    if options.wants(JournalPart::Inflight) || options.wants(JournalPart::Followed) {
+        inflight(&bench, &options, &mut report).await?;
+    }
+    if options.wants(JournalPart::Small) {
+        small(&bench, &options, &mut report).await?;
+    }
+    if options.wants(JournalPart::Followed) {
+        followers(&bench, &options, &mut report).await?;
+    }
+    if options.wants(JournalPart::Remote) {
+        remote::measure(&bench, &options, &mut report).await?;
+    }
     bench.close().await?;
-    cluster::measure(&options, &mut report).await?;
-    start::measure(&options, &mut report).await?;
+    if options.wants(JournalPart::Cluster) {
+        cluster::measure(&options, &mut report).await?;
+    }
+    if options.wants(JournalPart::Start) {
+        start::measure(&options, &mut report).await?;
+    }
     Ok(report)
 }
 
@@ -137,6 +174,6 @@ async fn followers(bench: &Bench, options: &JournalOptions, report: &mut Report)
     let mixed = Part::run(bench, Mix::Holds30, 8, 1_000, options.part).await?;
     let on_disk = ResultLine::bytes("disk.bytes_per_event", mixed.bytes_per_event());
     report.results.push(on_disk.beside("TigerBeetle, a transfer", 1_780.0, Source::MeasuredElsewhere));
-    following.stop().await;
+    drop(following);
     Ok(())
 }

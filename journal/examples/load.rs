@@ -78,6 +78,9 @@ async fn main() -> Result<(), Failure> {
     );
     let stopwatch = Duration::from_secs_f64(seconds);
     for (k, phase) in PHASES.iter().enumerate() {
+        if std::env::var("ONLY").is_ok_and(|only| !only.contains(&k.to_string())) {
+            continue;
+        }
         run_phase(&journal, &raw_server, phase, k as u64, accounts, stopwatch).await?;
     }
     journal.shutdown().await?;

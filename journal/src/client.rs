@@ -17,8 +17,8 @@ use protocol::commit::Commit;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
 use std::time::Duration;
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{oneshot, watch};
 
 /// How long an answer may take before the caller is told that it is unknown. The command is not withdrawn.
@@ -63,7 +63,7 @@ pub enum SubmitError {
 /// A client of the writer in this process. Cheap to clone.
 #[derive(Clone)]
 pub struct LocalLedger {
-    pub(crate) queue: Sender<Message>,
+    pub(crate) queue: UnboundedSender<Message>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) position: watch::Receiver<Position>,
     pub(crate) stopped: watch::Receiver<Option<StopReason>>,

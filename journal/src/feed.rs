@@ -2,7 +2,9 @@
 //! Derived from the log, off the commit path, taken up where its own last message stands; deleting it loses nothing.
 //! Must not: decide what anybody may see (`protocol::feed` does), or run ahead of the committed position.
 
-use crate::reader::{CommittedCommit, ReadError, Reader, Until};
+use crate::auth::AuthError;
+use crate::background::Background;
+use crate::reader::{ArchiveFollower, CommittedCommit, ReadError, Reader, Until};
 use crate::stream::FEED_STREAM;
 use async_nats::jetstream::Context;
 use async_nats::jetstream::context::{ContextBuilder, PublishAckFuture, PublishErrorKind};
@@ -12,8 +14,9 @@ use futures::future::BoxFuture;
 use futures::stream::{BoxStream, FuturesOrdered};
 use protocol::event::Event;
 use protocol::feed;
+use std::future::Future;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
 /// Messages on their way at once. Each names the sequence it must follow, so that a failure cannot leave a hole.
@@ -86,6 +89,43 @@ pub struct FeedPublisher {
     context: Context,
     origin: String,
     published: watch::Sender<u64>,
+}
+
+/// FEED on a background thread of its own. Dropping it ends that.
+#[derive(Debug)]
+pub struct FeedThread {
+    /// The next leaf to publish: everything below is acknowledged.
+    pub position: watch::Receiver<u64>,
+    /// Where it runs.
+    pub thread: Background,
+}
+
+/// Publishes FEED from a journal's archive, from where FEED stands, on a thread that steps back for the log. `connect` gives
+/// a client of [`crate::auth::Role::Projector`]; it is called on that thread, so that the connection lives there too.
+pub async fn spawn<F>(
+    origin: String,
+    connect: impl FnOnce() -> F + Send + 'static,
+    follower: ArchiveFollower,
+) -> Result<FeedThread, FeedError>
+where
+    F: Future<Output = Result<async_nats::Client, AuthError>>,
+{
+    let unavailable = |reason: String| FeedError::Unavailable { leaf: 0, reason };
+    let (report, reported) = oneshot::channel();
+    let work = move || async move {
+        let publisher = match connect().await {
+            Ok(client) => FeedPublisher::new(FeedOptions { client, origin }),
+            // Who asked waits.
+            Err(error) => return drop(report.send(Err(error.to_string()))),
+        };
+        let _ = report.send(Ok(publisher.position()));
+        if let Err(error) = publisher.run(|leaf| follower.from_leaf(leaf)).await {
+            tracing::error!(target: "journal", %error, "FEED does not follow any more");
+        }
+    };
+    let thread = Background::start("feed", work).map_err(|error| unavailable(error.to_string()))?;
+    let reported = reported.await.map_err(|_| unavailable("its thread ended".to_owned()))?;
+    Ok(FeedThread { position: reported.map_err(unavailable)?, thread })
 }
 
 /// Commits from the one that holds `leaf`, live; the first may begin before it. The usual argument of [`FeedPublisher::run`].

@@ -9,20 +9,19 @@ use crate::auth::{self, Credentials};
 use crate::client::{LedgerClient, LocalLedger};
 use crate::keeper::{Keeper, KeeperOptions};
 use crate::pipeline::{Boot, Input, Pipeline, PipelineOptions, Position, StopReason};
-use crate::reader::{Reader, ReaderOptions};
+use crate::reader::{ArchiveFollower, Reader, ReaderOptions};
 use crate::segment::Sealer;
 use crate::snapshot_store::SnapshotStore;
 use crate::snapshotter::{SnapshotOptions, Snapshotter};
 use crate::stream::{self, LEDGER_STREAM, LEDGER_SUBJECT};
 use crate::tail::TailSyncer;
-use crate::writer::{Committed, Gate, Link, LinkOptions, LinkRequest, Message, TailSyncMode, Writer};
+use crate::writer::{Committed, Gate, Link, LinkOptions, LinkRequest, Message, TailSyncMode, Ticket, Writer};
 use protocol::event::policy::NetworkOpened;
 use protocol::id::Hash32;
 use start::Recovered;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
@@ -92,13 +91,14 @@ pub struct Journal {
     reader: Reader,
     commits: broadcast::Sender<Committed>,
     epoch: u64,
+    data_dir: PathBuf,
     ended: Option<oneshot::Receiver<()>>,
     keeper: Option<Keeper>,
 }
 
 /// What the threads share from the beginning.
 struct Wires {
-    queue: Sender<Message>,
+    queue: mpsc::UnboundedSender<Message>,
     position: watch::Sender<Position>,
     commits: broadcast::Sender<Committed>,
     stopped: watch::Sender<Option<StopReason>>,
@@ -115,7 +115,8 @@ impl Journal {
     /// Locks the data folder, compares archive and stream, replays, begins a term. Returns once this writer leads.
     pub async fn open(options: JournalOptions) -> Result<Journal, StartError> {
         let lock = start::lock_data_dir(&options.data_dir)?;
-        let (queue, inbox) = channel();
+        let data_dir = options.data_dir.clone();
+        let (queue, inbox) = mpsc::unbounded_channel();
         let (position, position_rx) = watch::channel(Position::default());
         let (commits, _) = broadcast::channel(COMMITS_ANNOUNCED_MAX);
         let (stopped, mut stopped_rx) = watch::channel(None);
@@ -146,7 +147,7 @@ impl Journal {
                 return Err(StartError::Stopped(reason));
             }
         };
-        Ok(Journal { client, reader, commits, epoch, ended: Some(ended), keeper: Some(keeper) })
+        Ok(Journal { client, reader, commits, epoch, data_dir, ended: Some(ended), keeper: Some(keeper) })
     }
 
     /// The door for commands.
@@ -163,6 +164,12 @@ impl Journal {
     /// Reads the log; a live read ends with this journal and never runs ahead of its committed position.
     pub fn reader(&self) -> Reader {
         self.reader.clone()
+    }
+
+    /// Follows the log from this journal's archive: what stands in files here needs not be asked of the broker again.
+    pub fn follower(&self) -> ArchiveFollower {
+        let (reader, position) = (self.reader.clone(), self.client.position());
+        ArchiveFollower { reader, data_dir: self.data_dir.clone(), position }
     }
 
     /// The committed position.
@@ -222,7 +229,7 @@ async fn stop_reason(stopped: &mut watch::Receiver<Option<StopReason>>) -> StopR
 struct LogThread {
     options: JournalOptions,
     lock: File,
-    inbox: std::sync::mpsc::Receiver<Message>,
+    inbox: mpsc::UnboundedReceiver<Message>,
     wires: Wires,
     report: oneshot::Sender<Result<Started, StartError>>,
     ended: oneshot::Sender<()>,
@@ -239,11 +246,10 @@ impl LogThread {
             let (link_tx, link_rx) = mpsc::unbounded_channel();
             match prepare(options, lock, inbox, wires, link_tx).await {
                 Err(error) => drop(report.send(Err(error))),
-                Ok(Prepared { started, writer, link }) => {
+                Ok(Prepared { started, writer, boot, link }) => {
                     let _ = report.send(Ok(started));
-                    link.serve(link_rx).await;
-                    // The link ends with the writer, whose thread only has to put the lock away.
-                    let _ = writer.join();
+                    // The link ends with the writer.
+                    tokio::join!(writer.run(boot), link.serve(link_rx));
                     let _ = ended.send(());
                 }
             }
@@ -254,14 +260,15 @@ impl LogThread {
 /// Start-up's result on the log's thread.
 struct Prepared {
     started: Started,
-    writer: std::thread::JoinHandle<()>,
+    writer: Writer,
+    boot: Input<Ticket>,
     link: Link,
 }
 
 async fn prepare(
     mut options: JournalOptions,
     lock: File,
-    inbox: std::sync::mpsc::Receiver<Message>,
+    inbox: mpsc::UnboundedReceiver<Message>,
     wires: Wires,
     link_tx: mpsc::UnboundedSender<LinkRequest>,
 ) -> Result<Prepared, StartError> {
@@ -307,14 +314,9 @@ async fn prepare(
     };
     let mut nonce = [0; 32];
     getrandom::fill(&mut nonce).map_err(|e| StartError::Link { reason: e.to_string() })?;
-    let boot = Boot { state, nonce: Hash32(nonce), genesis: options.genesis };
-    let writer = writer.start(Input::Boot(Box::new(boot))).map_err(StartError::Thread)?;
-    let keeper = Keeper::start(keeper_options).map_err(|error| {
-        // The writer runs already, and nobody will come to ask it.
-        let _ = queue.send(Message::Input(Input::Abandon));
-        StartError::Thread(error)
-    })?;
-    Ok(Prepared { started: Started { tail: index, led, keeper }, writer, link })
+    let boot = Input::Boot(Box::new(Boot { state, nonce: Hash32(nonce), genesis: options.genesis }));
+    let keeper = Keeper::start(keeper_options).map_err(StartError::Thread)?;
+    Ok(Prepared { started: Started { tail: index, led, keeper }, writer, boot, link })
 }
 
 fn keeper_options(
@@ -344,7 +346,7 @@ fn keeper_options(
 fn start_syncer(
     mark: crate::tail::HighWater,
     mode: TailSyncMode,
-    queue: Sender<Message>,
+    queue: mpsc::UnboundedSender<Message>,
 ) -> Result<TailSyncer, StartError> {
     let delay = match mode {
         TailSyncMode::Soon => crate::tail::TAIL_SYNC_DELAY,

@@ -1,4 +1,4 @@
-//! The archive's keeper: one thread of low priority beside the writer. It makes snapshots, seals complete tail files, reads
+//! The archive's keeper: one thread of the idle class beside the writer. It makes snapshots, seals complete tail files, reads
 //! everything that is closed, and heals what is rotten from the stream. Must not: hold up the writer, or write to the stream.
 
 use crate::auth::{self, Credentials};
@@ -11,8 +11,8 @@ use crate::tail::{CommitHead, TailError};
 use crate::writer::Message;
 use futures::StreamExt;
 use std::fs::File;
-use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 
 /// How often the keeper looks whether there is something to do; the writer is never woken, nor wakes it.
@@ -21,8 +21,6 @@ const LOOK_PERIOD: Duration = Duration::from_millis(250);
 pub const SCRUB_PERIOD: Duration = Duration::from_secs(24 * 3600);
 /// Compressed bytes of one segment that is taken from the stream; a longer range becomes several.
 const HEALED_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// The lowest priority that a thread can have.
-const LOW_PRIORITY: i32 = 19;
 
 /// What the keeper needs.
 pub(crate) struct KeeperOptions {
@@ -33,7 +31,7 @@ pub(crate) struct KeeperOptions {
     pub(crate) position: watch::Receiver<Position>,
     pub(crate) stopped: watch::Receiver<Option<StopReason>>,
     /// To the writer: what the watchdog would say.
-    pub(crate) queue: Sender<Message>,
+    pub(crate) queue: UnboundedSender<Message>,
     /// Commits before this one were not read back at the start.
     pub(crate) swept_from: u64,
     /// The data folder's lock, a copy: it is free when both are gone.
@@ -67,10 +65,7 @@ impl Keeper {
     pub(crate) fn start(options: KeeperOptions) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new().name("ledger-keeper".into()).spawn(move || {
-            let lowered = rustix::process::setpriority_process(Some(rustix::thread::gettid()), LOW_PRIORITY);
-            if let Err(error) = lowered {
-                tracing::warn!(target: "journal", "the keeper runs at full priority: {error}");
-            }
+            crate::background::step_back();
             runtime.block_on(Running { options, reader: None, scrubbed: None }.run());
         })?;
         Ok(Self { thread })

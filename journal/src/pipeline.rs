@@ -3,6 +3,7 @@
 //! Must not: I/O, clocks, randomness, threads (the simulation drives this very code; `writer.rs` drives it for real).
 
 mod batch;
+mod gather;
 mod input;
 mod mutant;
 pub mod opening;
@@ -11,6 +12,7 @@ mod recovery;
 mod tests;
 
 pub use batch::Sealed;
+pub use gather::GATHER_US;
 pub use input::{
     Answer, AnswerWith, Boot, Each, Effect, Input, Outcome, Placed, Position, Published, Query, ReadBack,
     Reply, Request, StopReason, TailRefusal,
@@ -23,6 +25,7 @@ pub use mutant::Mutant;
 use mutant::Mutant;
 
 use batch::{CommitFields, Draft, OpenBatch, Unfit, Waiting};
+use gather::Gathering;
 use ledger::command::{ChangeWriter, Command, CommandBody};
 use ledger::{Decided, Refusal, State};
 use protocol::codec::encode;
@@ -57,6 +60,8 @@ pub struct PipelineOptions {
     pub prepare_requests_min: usize,
     /// See [`LAUNCH_COMMANDS_MAX`].
     pub launch_commands_max: usize,
+    /// See [`GATHER_US`]; 0 = never.
+    pub gather_us: u64,
     /// The mistake to make.
     #[cfg(feature = "mutants")]
     pub mutant: Option<Mutant>,
@@ -70,6 +75,7 @@ impl PipelineOptions {
             queue_requests_max: QUEUE_REQUESTS_MAX,
             prepare_requests_min: PREPARE_REQUESTS_MIN,
             launch_commands_max: LAUNCH_COMMANDS_MAX,
+            gather_us: GATHER_US,
             #[cfg(feature = "mutants")]
             mutant: None,
         }
@@ -111,6 +117,7 @@ pub struct Pipeline<T> {
     /// Acknowledged, waiting for the tail; in order.
     settling: VecDeque<Sealed<T>>,
     tail_pause: Option<u64>,
+    gathering: Gathering,
     ids: u64,
 }
 
@@ -155,6 +162,7 @@ impl<T> Pipeline<T> {
             flight: None,
             settling: VecDeque::new(),
             tail_pause: None,
+            gathering: Gathering::default(),
             ids: 0,
         }
     }
@@ -195,7 +203,9 @@ impl<T> Pipeline<T> {
 
     /// Whether a timer still matters.
     pub fn awaits(&self, timer: u64) -> bool {
-        self.tail_pause == Some(timer) || self.flight.as_ref().is_some_and(|flight| flight.awaits(timer))
+        self.tail_pause == Some(timer)
+            || self.gathering.awaits(timer)
+            || self.flight.as_ref().is_some_and(|flight| flight.awaits(timer))
     }
 
     fn boot(&mut self, now_us: u64, boot: Boot, out: &mut Vec<Effect<T>>) {
@@ -243,12 +253,14 @@ impl<T> Pipeline<T> {
                 Request::Read { ticket, query } => Queued::Read { ticket, query },
             });
         }
+        self.gathering.look(self.queued);
         self.pump(now_us, out);
     }
 
     /// Does what the log's idleness asks for: publish what is prepared, or decide a part of what waits and publish that.
     fn pump(&mut self, now_us: u64, out: &mut Vec<Effect<T>>) {
-        while self.flight.is_none() && self.settling.len() < SETTLING_COMMITS_MAX {
+        while self.flight.is_none() && self.settling.len() < SETTLING_COMMITS_MAX && self.gathering.is_over()
+        {
             if let Some(sealed) = self.prepared.take() {
                 return self.launch(sealed, out);
             }
@@ -596,6 +608,7 @@ impl<T> Pipeline<T> {
         if !matches!(self.mode, Mode::Stopped(_)) {
             self.mode = Mode::Draining;
         }
+        self.gathering.end();
         self.pump(now_us, out);
     }
 

@@ -5,12 +5,14 @@ mod ahead;
 mod archive;
 mod chain;
 mod fetch;
+mod follow;
 mod raw;
 mod sweep;
 
 pub use ahead::ReadAhead;
 pub use archive::{ArchiveCommits, ArchiveReader};
 pub use chain::{ChainCheck, CommittedCommit};
+pub use follow::ArchiveFollower;
 pub use raw::RawCheck;
 
 use crate::pipeline::Position;

@@ -1,5 +1,6 @@
-//! The writer for real: the pipeline on its own OS thread, the broker on another thread's runtime, the clock, the archive
-//! tail. It carries out effects in order and brings back inputs. Must not: decide anything.
+//! The writer for real: the pipeline as a task on the broker connection's own thread and runtime, so that a publish and its
+//! acknowledgement cost no change of threads; the clock, the archive tail. It carries out effects in order and brings back
+//! inputs. Must not: decide anything.
 //!
 //! Contract with the pipeline: publishes keep their order on one connection; reads go to the stream's leader
 //! (`STREAM.MSG.GET`); the tail is FIFO, so that "synced n" means everything before n too.
@@ -17,10 +18,11 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+/// Timers that are due so soon are waited for by looking at the clock.
+const POLLED_MAX: Duration = Duration::from_micros(500);
 
 /// Messages taken from the queue before the machine steps.
 const DRAIN_MESSAGES_MAX: usize = 8_192;
@@ -96,7 +98,7 @@ pub(crate) struct Ticket {
     pub(crate) _pass: Pass,
 }
 
-/// What comes to the writer's thread.
+/// What comes to the writer.
 pub(crate) enum Message {
     Request(Request<Ticket>),
     Input(Input<Ticket>),
@@ -105,7 +107,7 @@ pub(crate) enum Message {
 /// Everything that the writer's thread owns.
 pub(crate) struct Writer {
     pub(crate) pipeline: Pipeline<Ticket>,
-    pub(crate) queue: Receiver<Message>,
+    pub(crate) queue: mpsc::UnboundedReceiver<Message>,
     pub(crate) link: mpsc::UnboundedSender<LinkRequest>,
     pub(crate) tail: Tail,
     pub(crate) syncer: TailSyncer,
@@ -143,33 +145,36 @@ struct SyncPace {
 const SYNC_ASK_PERIOD: Duration = TAIL_SYNC_DELAY.checked_div(2).expect("not a division by zero");
 
 impl Writer {
-    /// Starts the thread; it ends when the pipeline stops.
-    pub(crate) fn start(self, boot: Input<Ticket>) -> std::io::Result<JoinHandle<()>> {
-        std::thread::Builder::new().name("ledger-writer".into()).spawn(move || {
-            let mut running = Running {
-                writer: self,
-                timers: BinaryHeap::new(),
-                follow: VecDeque::from([boot]),
-                effects: Vec::new(),
-                last_us: 0,
-                sync: SyncPace { asked: None, due: None },
-                ended: false,
-            };
-            running.step_all(Vec::new());
-            while !running.ended {
-                running.turn();
-            }
-            running.close();
-        })
+    /// Serves until the pipeline stops.
+    pub(crate) async fn run(self, boot: Input<Ticket>) {
+        let mut running = Running {
+            writer: self,
+            timers: BinaryHeap::new(),
+            follow: VecDeque::from([boot]),
+            effects: Vec::new(),
+            last_us: 0,
+            sync: SyncPace { asked: None, due: None },
+            ended: false,
+        };
+        running.step_all(Vec::new());
+        while !running.ended {
+            running.turn().await;
+        }
+        running.close();
     }
 }
 
 impl Running {
     /// Waits for something, unless there is something to prepare; takes everything that is there; steps.
-    fn turn(&mut self) {
+    async fn turn(&mut self) {
         let mut requests = Vec::new();
-        let mut next =
-            if self.writer.pipeline.may_prepare() { self.writer.queue.try_recv().ok() } else { self.wait() };
+        let mut next = if self.writer.pipeline.may_prepare() {
+            // The connection's turn: what is to be published leaves, an acknowledgement comes in.
+            tokio::task::yield_now().await;
+            self.writer.queue.try_recv().ok()
+        } else {
+            self.wait().await
+        };
         let mut taken = 0;
         while let Some(message) = next {
             match message {
@@ -187,22 +192,36 @@ impl Running {
     }
 
     /// The next message; `None` when a timer or the tail's sync is due first.
-    fn wait(&mut self) -> Option<Message> {
+    async fn wait(&mut self) -> Option<Message> {
         while let Some(Reverse((_, timer))) = self.timers.peek()
             && !self.writer.pipeline.awaits(*timer)
         {
             self.timers.pop();
         }
         let timer = self.timers.peek().map(|Reverse((at, _))| *at);
-        let received = match timer.into_iter().chain(self.sync.due).min() {
-            None => self.writer.queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(at) => self.writer.queue.recv_timeout(at.saturating_duration_since(Instant::now())),
-        };
-        match received {
-            Ok(message) => Some(message),
-            Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => Some(Message::Input(Input::Shutdown)),
+        if let Some(at) = timer.filter(|at| at.saturating_duration_since(Instant::now()) <= POLLED_MAX) {
+            return self.poll_until(at).await;
         }
+        let next = self.writer.queue.recv();
+        let received = match timer.into_iter().chain(self.sync.due).min() {
+            None => next.await,
+            Some(at) => match tokio::time::timeout_at(at.into(), next).await {
+                Ok(received) => received,
+                Err(_) => return None,
+            },
+        };
+        received.or(Some(Message::Input(Input::Shutdown)))
+    }
+
+    /// The runtime's clock ticks in milliseconds: what is shorter is waited for by looking.
+    async fn poll_until(&mut self, at: Instant) -> Option<Message> {
+        while Instant::now() < at {
+            tokio::task::yield_now().await;
+            if let Ok(message) = self.writer.queue.try_recv() {
+                return Some(message);
+            }
+        }
+        None
     }
 
     fn look_at_timers(&mut self) {

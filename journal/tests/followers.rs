@@ -5,7 +5,8 @@ mod harness;
 use async_nats::jetstream;
 use harness::*;
 use journal::auth::{Role, connect};
-use journal::feed::{FeedOptions, FeedPublisher, commits_from_leaf};
+use journal::background::Background;
+use journal::feed::{FeedThread, spawn as spawn_feed};
 use journal::stream::FEED_STREAM;
 use journal::transparency::{CHECKPOINT_INTERVAL, Signer, Transparency, TransparencyHandle, spawn};
 use journal::{CommittedCommit, Journal};
@@ -14,12 +15,12 @@ use protocol::proof::{RootBuilder, leaf_hash};
 
 const ORIGIN: &str = "counterfoil.example/test/0";
 
-/// A journal with both followers.
+/// A journal with both of its followers.
 struct Whole {
     journal: Journal,
     tlog: TransparencyHandle,
-    feed_leaf: tokio::sync::watch::Receiver<u64>,
-    followers: tokio::task::JoinSet<()>,
+    feed: FeedThread,
+    tiles: Background,
 }
 
 async fn start(harness: &Harness) -> Whole {
@@ -28,24 +29,19 @@ async fn start(harness: &Harness) -> Whole {
     let signer = Signer::load_or_create(&keys, ORIGIN).unwrap();
     let log = Transparency::open(&harness.data_dir("a").join("tlog"), signer).unwrap();
     let tlog = spawn(log, CHECKPOINT_INTERVAL).unwrap();
-    let client = connect(&harness.server.url(), harness.server.keys().credentials(Role::Projector)).await;
-    let feed = FeedPublisher::new(FeedOptions { client: client.unwrap(), origin: ORIGIN.to_owned() });
-    let feed_leaf = feed.position();
-    let mut followers = tokio::task::JoinSet::new();
-    let reader = journal.reader();
-    followers.spawn(async move { feed.run(|leaf| commits_from_leaf(&reader, leaf)).await.unwrap() });
-    let (follower, reader) = (tlog.clone(), journal.reader());
-    followers.spawn(async move {
-        let commits = commits_from_leaf(&reader, follower.first_needed());
-        follower.follow(commits).await.unwrap();
-    });
-    Whole { journal, tlog, feed_leaf, followers }
+    let (url, credentials) =
+        (harness.server.url(), harness.server.keys().credentials(Role::Projector).clone());
+    let follower = journal.follower();
+    let connect = move || async move { connect(&url, &credentials).await };
+    let feed = spawn_feed(ORIGIN.to_owned(), connect, follower.clone()).await.unwrap();
+    let tiles = tlog.follow_behind(&follower).unwrap();
+    Whole { journal, tlog, feed, tiles }
 }
 
 /// Waits until both have all, then compares them with the log.
 async fn check(harness: &Harness, whole: &mut Whole) -> Vec<CommittedCommit> {
     let leaves = whole.journal.position().borrow().leaf;
-    whole.feed_leaf.wait_for(|leaf| *leaf == leaves).await.unwrap();
+    whole.feed.position.wait_for(|leaf| *leaf == leaves).await.unwrap();
     let mut published = whole.tlog.published();
     let signed = published.wait_for(|p| p.as_ref().is_some_and(|p| p.size == leaves)).await.unwrap().clone();
     let signed = signed.unwrap();
@@ -82,14 +78,15 @@ async fn both_follow_and_take_up_again() {
     let before = check(&harness, &mut whole).await.len();
     submit_many(&whole.journal, 150..300, 8).await;
     // Not waited for: both are behind when everything ends.
-    let Whole { journal, tlog, mut followers, .. } = whole;
-    followers.shutdown().await;
+    let Whole { journal, tlog, feed, tiles } = whole;
+    feed.thread.end().await;
+    tiles.end().await;
     journal.shutdown().await.unwrap();
     let last = tlog.published().borrow().clone().unwrap();
     tlog.shutdown().await.unwrap();
     let mut whole = start(&harness).await;
     assert!(whole.tlog.first_needed() >= last.size);
     assert!(check(&harness, &mut whole).await.len() > before);
-    whole.followers.shutdown().await;
+    whole.feed.thread.end().await;
     whole.journal.shutdown().await.unwrap();
 }

@@ -3,6 +3,7 @@
 use crate::output::Output;
 use anyhow::{Context, Result};
 use bench::Report;
+use bench::journal::JournalPart;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -51,6 +52,9 @@ pub struct Journal {
     /// Length of each part.
     #[arg(long, default_value_t = 5, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
+    /// Only these parts, with commas between them; all when left out.
+    #[arg(long, value_name = "PARTS", value_delimiter = ',')]
+    only: Vec<Part>,
     /// Where the servers keep their data while it runs: a folder on the disk that is measured.
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
@@ -60,6 +64,36 @@ pub struct Journal {
     /// Events of that log.
     #[arg(long, default_value_t = 10_000_000, value_name = "N")]
     start_events: u64,
+}
+
+/// A part of `bench journal`.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Part {
+    /// Eight thousand commands in flight.
+    Inflight,
+    /// A hundred at a time, 32 clients, one client.
+    Small,
+    /// With FEED, transparency log and snapshots; `inflight` runs before it.
+    Followed,
+    /// Four gateways in processes of their own.
+    Remote,
+    /// Three servers.
+    R3,
+    /// A large log opened again.
+    Start,
+}
+
+impl From<Part> for JournalPart {
+    fn from(part: Part) -> Self {
+        match part {
+            Part::Inflight => JournalPart::Inflight,
+            Part::Small => JournalPart::Small,
+            Part::Followed => JournalPart::Followed,
+            Part::Remote => JournalPart::Remote,
+            Part::R3 => JournalPart::Cluster,
+            Part::Start => JournalPart::Start,
+        }
+    }
 }
 
 /// See [`Bench::Replay`].
@@ -84,13 +118,14 @@ impl Bench {
             Bench::Ledger(Ledger { accounts, operations }) => {
                 bench::ledger::run(bench::ledger::LedgerOptions { accounts, operations })?
             }
-            Bench::Journal(Journal { accounts, seconds, dir, start_accounts, start_events }) => {
+            Bench::Journal(Journal { accounts, seconds, only, dir, start_accounts, start_events }) => {
                 let options = bench::journal::JournalOptions {
                     accounts,
                     part: Duration::from_secs(seconds),
                     dir: folder(dir)?,
                     start_accounts,
                     start_events,
+                    only: only.into_iter().map(Part::into).collect(),
                     program: std::env::current_exe()?,
                 };
                 runtime.block_on(bench::journal::run(options))?

@@ -5,7 +5,8 @@ use crate::load::{Load, genesis};
 use crate::raw::start_server;
 use crate::{BenchError, Tried};
 use journal::auth::{self, Role};
-use journal::feed::{FeedOptions, FeedPublisher, commits_from_leaf};
+use journal::background::Background;
+use journal::feed::{self, FeedThread};
 use journal::server::NatsServer;
 use journal::transparency::{self, Signer, Transparency, TransparencyHandle};
 use journal::{Journal, JournalOptions as Options, LedgerClient};
@@ -13,8 +14,6 @@ use ledger::command::Command;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use tempfile::TempDir;
-use tokio::sync::watch;
-use tokio::task::JoinSet;
 
 /// Commands of one opening batch.
 const OPENING_COMMANDS: usize = 2_000;
@@ -77,22 +76,12 @@ impl Bench {
         let signer = Signer::load_or_create(&self.dir.path().join("keys"), &origin).tried("make a signer")?;
         let log = Transparency::open(&self.dir.path().join("tlog"), signer).tried("open the tiles")?;
         let tlog = transparency::spawn(log, transparency::CHECKPOINT_INTERVAL).tried("start the tiles")?;
-        let mut tasks = JoinSet::new();
-        let commits = commits_from_leaf(&self.journal.reader(), tlog.first_needed());
-        let follower = tlog.clone();
-        tasks.spawn(async move {
-            // It ends with the measurement.
-            let _ = follower.follow(commits).await;
-        });
-        let credentials = self.server.keys().credentials(Role::Projector);
-        let client = auth::connect(&self.server.url(), credentials).await.tried("connect as projector")?;
-        let publisher = FeedPublisher::new(FeedOptions { client, origin });
-        let feed = publisher.position();
-        let reader = self.journal.reader();
-        tasks.spawn(async move {
-            let _ = publisher.run(|leaf| commits_from_leaf(&reader, leaf)).await;
-        });
-        Ok(Following { tlog, feed, tasks })
+        let follower = self.journal.follower();
+        let tiles = tlog.follow_behind(&follower).tried("follow the log")?;
+        let (url, credentials) = (self.server.url(), self.server.keys().credentials(Role::Projector).clone());
+        let connect = move || async move { auth::connect(&url, &credentials).await };
+        let feed = feed::spawn(origin, connect, follower).await.tried("start FEED")?;
+        Ok(Following { tlog, feed, _tiles: tiles })
     }
 
     pub(crate) async fn close(self) -> Result<(), BenchError> {
@@ -131,8 +120,8 @@ pub(crate) async fn submit_all(client: &LedgerClient, commands: Vec<Command>) ->
 /// What follows the log.
 pub(crate) struct Following {
     tlog: TransparencyHandle,
-    feed: watch::Receiver<u64>,
-    tasks: JoinSet<()>,
+    feed: FeedThread,
+    _tiles: Background,
 }
 
 /// Events behind the log.
@@ -146,11 +135,7 @@ impl Following {
         let leaves = bench.client.position().borrow().leaf;
         let signed = self.tlog.published().borrow().as_ref().map_or(0, |checkpoint| checkpoint.size);
         let behind = |at: u64| leaves.saturating_sub(at) as f64;
-        Lag { feed: behind(*self.feed.borrow()), tlog: behind(signed) }
-    }
-
-    pub(crate) async fn stop(mut self) {
-        self.tasks.shutdown().await;
+        Lag { feed: behind(*self.feed.position.borrow()), tlog: behind(signed) }
     }
 }
 

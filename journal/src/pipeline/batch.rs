@@ -50,6 +50,14 @@ pub(super) enum Waiting<T> {
 }
 
 impl<T> Waiting<T> {
+    /// How many requests' answers it holds.
+    pub(super) fn weight(&self) -> usize {
+        match self {
+            Waiting::Batch(batch) => batch.commands.len(),
+            Waiting::Done { .. } | Waiting::Placed { .. } | Waiting::Other { .. } => 1,
+        }
+    }
+
     /// The commit at `position` is safe.
     pub(super) fn leave(self, position: &Position) -> Effect<T> {
         let (ticket, reply) = match self {

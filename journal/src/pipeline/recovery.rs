@@ -2,7 +2,7 @@
 //! bytes, the same id, the same expected sequence. Absent proves nothing; only reading our own bytes does.
 //! Must not: send anything under a new number.
 
-use super::batch::Sealed;
+use super::batch::{Sealed, Waiting};
 use super::input::{Effect, Position, Published, ReadBack, StopReason};
 use super::mutant::Mutant;
 use super::{Mode, Pipeline};
@@ -198,6 +198,9 @@ impl<T> Pipeline<T> {
             }
             return;
         }
+        if self.gathering.awaits(timer) {
+            return self.gathered(now_us, out);
+        }
         let Some(flight) = &self.flight else { return };
         match flight.fate {
             Fate::Sent(attempt) if attempt == timer => {
@@ -220,7 +223,9 @@ impl<T> Pipeline<T> {
             let Sealed { position, waiting, .. } = &mut flight.sealed;
             out.extend(std::mem::take(waiting).into_iter().map(|waiting| waiting.leave(position)));
         }
+        let answered = flight.sealed.waiting.iter().map(Waiting::weight).sum();
         self.settling.push_back(flight.sealed);
+        self.gather(answered, out);
         self.pump(now_us, out);
         if !matches!(self.mode, Mode::Stopped(_)) {
             out.push(append);

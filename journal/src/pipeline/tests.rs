@@ -1,5 +1,6 @@
 //! The pipeline against a scripted log: each fault by name. Many schedules at once: `tests/schedule.rs`.
 
+mod gather;
 mod schedule;
 
 use super::*;
@@ -57,6 +58,11 @@ fn request(ticket: u64, command: Command) -> Request<u64> {
     Request::Command { ticket, command: Box::new(command), answer: AnswerWith::Events }
 }
 
+/// What waits is sent as soon as the log is idle. The other way: `gather.rs`.
+fn at_once() -> PipelineOptions {
+    PipelineOptions { gather_us: 0, ..PipelineOptions::new(0) }
+}
+
 /// One pipeline, what it asked for last, what it answered.
 struct Bench {
     pipeline: Pipeline<u64>,
@@ -89,7 +95,7 @@ impl Bench {
 
     /// Booted, leading, two commits in the log.
     fn serving() -> Self {
-        let mut bench = Self::new(PipelineOptions::new(0));
+        let mut bench = Self::new(at_once());
         bench.boot();
         bench.ack();
         bench.ack();
@@ -202,7 +208,7 @@ impl Bench {
 
 #[test]
 fn an_empty_log_needs_a_genesis() {
-    let mut bench = Bench::new(PipelineOptions::new(0));
+    let mut bench = Bench::new(at_once());
     bench.send([(1, open(1, 1))]);
     let boot = Boot { state: State::new(0), nonce: Hash32([9; 32]), genesis: None };
     bench.step(Input::Boot(Box::new(boot)));
@@ -212,7 +218,7 @@ fn an_empty_log_needs_a_genesis() {
 
 #[test]
 fn a_term_begins_with_genesis_and_writer_change() {
-    let mut bench = Bench::new(PipelineOptions::new(0));
+    let mut bench = Bench::new(at_once());
     bench.send([(1, open(1, 1))]);
     bench.boot();
     assert_eq!(bench.publish.as_ref().unwrap().1.commit, 1);
@@ -434,7 +440,7 @@ fn commits_behind_a_slow_tail_are_bounded() {
 
 #[test]
 fn a_full_queue_says_overloaded() {
-    let mut options = PipelineOptions::new(0);
+    let mut options = at_once();
     options.queue_requests_max = 2;
     let mut bench = Bench::new(options);
     bench.boot();
@@ -576,7 +582,7 @@ fn a_batch_that_stopped_half_way_is_unknown_and_one_that_was_never_sent_is_not()
 
 #[test]
 fn a_batch_that_does_not_fit_into_the_queue_does_not_happen_in_part() {
-    let mut options = PipelineOptions::new(0);
+    let mut options = at_once();
     options.queue_requests_max = 4;
     let mut bench = Bench::new(options);
     bench.boot();

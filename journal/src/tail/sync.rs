@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 /// How long writes gather before they are synced, when no reply waits; with the sync itself well under 10 ms.
 pub const TAIL_SYNC_DELAY: Duration = Duration::from_millis(5);
 /// The mark is a second sync, after a sync of the tail, and at most this often.
-const MARK_PERIOD: Duration = Duration::from_millis(10);
+const MARK_PERIOD: Duration = Duration::from_millis(100);
 
 /// What is to be synced.
 #[derive(Clone)]

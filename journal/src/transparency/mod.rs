@@ -9,7 +9,9 @@ mod tree;
 
 pub use signer::Signer;
 
+use crate::background::Background;
 use crate::feed::CommitStream;
+use crate::reader::ArchiveFollower;
 use bytes::Bytes;
 use futures::StreamExt;
 use protocol::checkpoint::{Checkpoint, Policy, VerifierKey};
@@ -280,6 +282,7 @@ pub fn spawn(log: Transparency, interval: Duration) -> Result<TransparencyHandle
     let stopped = |e: std::io::Error| TransparencyError::Stopped(e.to_string());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(stopped)?;
     let work = move || {
+        crate::background::step_back();
         if let Err(error) = runtime.block_on(serve(log, &mut inbox, &publish, interval)) {
             tracing::error!(target: "journal", %error, "the transparency log stopped");
             fail.send_replace(Some(error.to_string()));
@@ -360,6 +363,18 @@ impl TransparencyHandle {
             self.append(commit.first_leaf, leaves).await?;
         }
         Ok(())
+    }
+
+    /// [`TransparencyHandle::follow`] on a background thread of its own, until the commits end or the returned is dropped.
+    pub fn follow_behind(&self, follower: &ArchiveFollower) -> Result<Background, TransparencyError> {
+        let (handle, commits) = (self.clone(), follower.from_leaf(self.first_needed));
+        let work = move || async move {
+            if let Err(error) = handle.follow(commits).await {
+                tracing::error!(target: "journal", %error, "the transparency log does not follow any more");
+            }
+        };
+        let started = Background::start("tlog-follower", work);
+        started.map_err(|error| TransparencyError::Stopped(error.to_string()))
     }
 
     /// A checkpoint of everything handed over before this call; settlements call it first.

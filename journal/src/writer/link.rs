@@ -11,8 +11,8 @@ use async_nats::jetstream::stream::RawMessageErrorKind;
 use bytes::Bytes;
 use std::future::IntoFuture;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::Sender;
 use std::time::Duration;
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{mpsc, watch};
 
 /// How long one request to the broker may take; below the pipeline's own patience.
@@ -32,7 +32,7 @@ pub(crate) struct LinkOptions {
     pub(crate) client: async_nats::Client,
     pub(crate) stream: String,
     pub(crate) subject: String,
-    pub(crate) answers: Sender<Message>,
+    pub(crate) answers: UnboundedSender<Message>,
     pub(crate) position: watch::Receiver<Position>,
     pub(crate) watch_period: Duration,
 }
@@ -42,7 +42,7 @@ pub(crate) struct Link {
     context: jetstream::Context,
     stream: jetstream::stream::Stream<()>,
     subject: String,
-    answers: Sender<Message>,
+    answers: UnboundedSender<Message>,
     position: watch::Receiver<Position>,
     watch_period: Duration,
 }
