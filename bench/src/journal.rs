@@ -174,6 +174,6 @@ async fn followers(bench: &Bench, options: &JournalOptions, report: &mut Report)
     let mixed = Part::run(bench, Mix::Holds30, 8, 1_000, options.part).await?;
     let on_disk = ResultLine::bytes("disk.bytes_per_event", mixed.bytes_per_event());
     report.results.push(on_disk.beside("TigerBeetle, a transfer", 1_780.0, Source::MeasuredElsewhere));
-    drop(following);
+    following.end().await?;
     Ok(())
 }

@@ -4,6 +4,7 @@
 
 use crate::auth::AuthError;
 use crate::background::Background;
+use crate::pipeline::Position;
 use crate::reader::{ArchiveFollower, CommittedCommit, ReadError, Reader, Until};
 use crate::stream::FEED_STREAM;
 use async_nats::jetstream::Context;
@@ -15,7 +16,7 @@ use futures::stream::{BoxStream, FuturesOrdered};
 use protocol::event::Event;
 use protocol::feed;
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
@@ -27,6 +28,10 @@ const LEAF_HEADER: &str = "x-counterfoil-leaf";
 const ACK_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Least time between two tries to take FEED up after the broker failed.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
+
+/// While the log grows faster than FEED, FEED rests after so many messages as long as they took: the broker has one of its
+/// two halves of the time for the log alone.
+const PACE_MESSAGES: u64 = 512;
 
 /// Committed commits in order, as a [`Reader`] gives them.
 pub type CommitStream = BoxStream<'static, Result<CommittedCommit, ReadError>>;
@@ -70,6 +75,8 @@ pub struct FeedOptions {
     pub client: async_nats::Client,
     /// Origin of the log, for the CloudEvents source.
     pub origin: String,
+    /// Where the log stands, when FEED is to leave the broker to it while it is busy.
+    pub head: Option<watch::Receiver<Position>>,
 }
 
 /// Where FEED stands.
@@ -88,6 +95,7 @@ struct Resume {
 pub struct FeedPublisher {
     context: Context,
     origin: String,
+    head: Option<watch::Receiver<Position>>,
     published: watch::Sender<u64>,
 }
 
@@ -114,7 +122,9 @@ where
     let (report, reported) = oneshot::channel();
     let work = move || async move {
         let publisher = match connect().await {
-            Ok(client) => FeedPublisher::new(FeedOptions { client, origin }),
+            Ok(client) => {
+                FeedPublisher::new(FeedOptions { client, origin, head: Some(follower.position.clone()) })
+            }
             // Who asked waits.
             Err(error) => return drop(report.send(Err(error.to_string()))),
         };
@@ -150,7 +160,12 @@ impl FeedPublisher {
     pub fn new(options: FeedOptions) -> FeedPublisher {
         let context =
             ContextBuilder::new().ack_timeout(ACK_WAIT_MAX).timeout(ACK_WAIT_MAX).build(options.client);
-        FeedPublisher { context, origin: options.origin, published: watch::Sender::new(0) }
+        FeedPublisher {
+            context,
+            origin: options.origin,
+            head: options.head,
+            published: watch::Sender::new(0),
+        }
     }
 
     /// The next leaf to publish: everything below is acknowledged.
@@ -178,6 +193,10 @@ impl FeedPublisher {
         }
     }
 
+    fn head_leaf(&self) -> u64 {
+        self.head.as_ref().map_or(0, |head| head.borrow().leaf)
+    }
+
     /// Reads FEED's own last message. The operator's copy of a leaf comes before the log's, so the log's says "done".
     async fn resume(&self) -> Result<Resume, FeedError> {
         let leaf = *self.published.borrow();
@@ -197,6 +216,7 @@ impl FeedPublisher {
     async fn publish_from(&self, resume: Resume, mut commits: CommitStream) -> Result<(), FeedError> {
         self.published.send_replace(resume.leaf);
         let mut window = Window { feed: self, acks: FuturesOrdered::new(), sequence: resume.sequence };
+        let mut pace = Pace { began: Instant::now(), from: resume.leaf, head: self.head_leaf() };
         let mut next = resume.leaf;
         loop {
             tokio::select! {
@@ -215,6 +235,9 @@ impl FeedPublisher {
                         let skip_operator = resume.operator_copy && leaf == resume.leaf;
                         window.publish_event(event, skip_operator).await?;
                         next += 1;
+                        if next - pace.from >= PACE_MESSAGES {
+                            pace = pace.rest(next, self.head_leaf()).await;
+                        }
                     }
                 }
             }
@@ -223,6 +246,24 @@ impl FeedPublisher {
             window.note(Some(acked))?;
         }
         Ok(())
+    }
+}
+
+/// FEED's last stretch beside the log's.
+struct Pace {
+    began: Instant,
+    from: u64,
+    /// The log's head when it began.
+    head: u64,
+}
+
+impl Pace {
+    /// Rests when the log grew by more than FEED did.
+    async fn rest(self, next: u64, head: u64) -> Pace {
+        if head - self.head.min(head) > next - self.from {
+            tokio::time::sleep(self.began.elapsed()).await;
+        }
+        Pace { began: Instant::now(), from: next, head }
     }
 }
 

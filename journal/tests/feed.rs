@@ -96,7 +96,7 @@ fn from_leaf(log: &[CommittedCommit], leaf: u64) -> CommitStream {
 }
 
 fn publisher(client: async_nats::Client) -> FeedPublisher {
-    FeedPublisher::new(FeedOptions { client, origin: "ledger.example/log1".to_owned() })
+    FeedPublisher::new(FeedOptions { client, origin: "ledger.example/log1".to_owned(), head: None })
 }
 
 /// Checks that FEED holds leaves 0 to `leaves`, each once, in order, operators' copies included.

@@ -81,7 +81,7 @@ impl Bench {
         let (url, credentials) = (self.server.url(), self.server.keys().credentials(Role::Projector).clone());
         let connect = move || async move { auth::connect(&url, &credentials).await };
         let feed = feed::spawn(origin, connect, follower).await.tried("start FEED")?;
-        Ok(Following { tlog, feed, _tiles: tiles })
+        Ok(Following { tlog, feed, tiles })
     }
 
     pub(crate) async fn close(self) -> Result<(), BenchError> {
@@ -121,7 +121,7 @@ pub(crate) async fn submit_all(client: &LedgerClient, commands: Vec<Command>) ->
 pub(crate) struct Following {
     tlog: TransparencyHandle,
     feed: FeedThread,
-    _tiles: Background,
+    tiles: Background,
 }
 
 /// Events behind the log.
@@ -136,6 +136,13 @@ impl Following {
         let signed = self.tlog.published().borrow().as_ref().map_or(0, |checkpoint| checkpoint.size);
         let behind = |at: u64| leaves.saturating_sub(at) as f64;
         Lag { feed: behind(*self.feed.position.borrow()), tlog: behind(signed) }
+    }
+
+    /// Ends both; the tiles' folder may go then.
+    pub(crate) async fn end(self) -> Result<(), BenchError> {
+        self.feed.thread.end().await;
+        self.tiles.end().await;
+        self.tlog.shutdown().await.tried("stop the tiles")
     }
 }
 

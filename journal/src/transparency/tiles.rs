@@ -3,9 +3,13 @@
 
 use super::TransparencyError;
 use protocol::tile::{TILE_WIDTH, Tile};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+
+/// With more tiles to make durable the whole file system is synced at once: one flush, not one or two for each file.
+const SYNCED_EACH_MAX: usize = 32;
 
 /// The directory that is served to the world: `checkpoint`, `policy`, `tile/...`.
 #[derive(Clone, Debug)]
@@ -57,10 +61,33 @@ impl TileStore {
         }
     }
 
-    /// Writes a tile so that it is whole and durable, or absent. A full one makes its partial forms superfluous.
-    pub(crate) fn write(&self, tile: Tile, bytes: &[u8]) -> Result<(), TransparencyError> {
-        self.write_file(&tile.path(), bytes)?;
-        if tile.width == TILE_WIDTH {
+    /// Writes a tile so that it is whole or absent for whoever looks; [`TileStore::settle`] makes it durable.
+    pub(crate) fn write_behind(&self, tile: Tile, bytes: &[u8]) -> Result<(), TransparencyError> {
+        let path = self.dir.join(tile.path());
+        let write = || -> std::io::Result<()> {
+            std::fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
+            let new = beside(&path);
+            std::fs::write(&new, bytes)?;
+            std::fs::rename(&new, &path)
+        };
+        write().map_err(|source| TransparencyError::Io { path: path.clone(), source })
+    }
+
+    /// After this returns, a power cut finds these tiles. Only then are the partial forms of full ones superfluous.
+    pub(crate) fn settle(&self, tiles: &[Tile]) -> Result<(), TransparencyError> {
+        if tiles.len() > SYNCED_EACH_MAX {
+            let synced = File::open(&self.dir).and_then(|dir| Ok(rustix::fs::syncfs(&dir)?));
+            synced.map_err(|source| TransparencyError::Io { path: self.dir.clone(), source })?;
+        } else {
+            let paths = tiles.iter().map(|tile| self.dir.join(tile.path()));
+            let folders: BTreeSet<PathBuf> =
+                paths.clone().filter_map(|path| Some(path.parent()?.to_owned())).collect();
+            for path in paths.chain(folders) {
+                let synced = File::open(&path).and_then(|file| file.sync_all());
+                synced.map_err(|source| TransparencyError::Io { path, source })?;
+            }
+        }
+        for tile in tiles.iter().filter(|tile| tile.width == TILE_WIDTH) {
             let partial = self.dir.join(format!("{}.p", tile.path()));
             match std::fs::remove_dir_all(&partial) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
@@ -97,15 +124,20 @@ pub(crate) fn read_optional(path: &Path) -> Result<Option<String>, TransparencyE
     }
 }
 
+/// Where a file is written before it takes its name.
+fn beside(path: &Path) -> PathBuf {
+    // Not `with_extension`: tile names have dots of their own.
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    path.with_file_name(name)
+}
+
 /// New file, fsync, rename, fsync of the directory: after this returns, a power cut finds the new bytes.
 pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), TransparencyError> {
     let write = || -> std::io::Result<()> {
         let dir = path.parent().unwrap_or(Path::new("."));
         std::fs::create_dir_all(dir)?;
-        // Not `with_extension`: tile names have dots of their own.
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(".new");
-        let new = dir.join(name);
+        let new = beside(path);
         let mut file = File::create(&new)?;
         file.write_all(bytes)?;
         file.sync_all()?;

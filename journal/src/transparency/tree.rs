@@ -22,12 +22,14 @@ pub(crate) struct Tree {
     bundle: Vec<u8>,
     /// Size when partial tiles were last written.
     written: u64,
+    /// Tiles that a power cut may still take.
+    unsettled: Vec<Tile>,
 }
 
 impl Tree {
     /// A tree without leaves. Files that lie there are overwritten as it grows.
     pub(crate) fn empty(store: TileStore) -> Tree {
-        Tree { store, size: 0, edge: Vec::new(), bundle: Vec::new(), written: 0 }
+        Tree { store, size: 0, edge: Vec::new(), bundle: Vec::new(), written: 0, unsettled: Vec::new() }
     }
 
     /// The tree of `size` leaves from its files. Only the right edge is read: damage elsewhere shows in proofs.
@@ -47,7 +49,7 @@ impl Tree {
         let (index, width) = (size / TILE_WIDTH, size % TILE_WIDTH);
         let tile = Tile { kind: TileKind::Entries, index, width };
         let bundle = if width == 0 { Vec::new() } else { store.read_bundle(tile)? };
-        Ok(Tree { store, size, edge, bundle, written: size })
+        Ok(Tree { store, size, edge, bundle, written: size, unsettled: Vec::new() })
     }
 
     /// Number of leaves.
@@ -72,10 +74,13 @@ impl Tree {
             let index = (self.size >> shift) / TILE_WIDTH;
             let tile = |kind| Tile { kind, index, width: TILE_WIDTH };
             if level == 0 {
-                self.store.write(tile(TileKind::Entries), &self.bundle)?;
+                self.store.write_behind(tile(TileKind::Entries), &self.bundle)?;
+                self.unsettled.push(tile(TileKind::Entries));
                 self.bundle.clear();
             }
-            self.store.write(tile(TileKind::Hashes { level: level as u32 }), &self.edge[level])?;
+            let hashes = tile(TileKind::Hashes { level: level as u32 });
+            self.store.write_behind(hashes, &self.edge[level])?;
+            self.unsettled.push(hashes);
             hash = tlog_tiles::Tile::subtree_hash(&self.edge[level]);
             self.edge[level].clear();
         }
@@ -83,15 +88,19 @@ impl Tree {
         Ok(())
     }
 
-    /// Writes the right edge as partial tiles, so that a checkpoint of this size can be published.
+    /// Writes the right edge as partial tiles and makes all tiles durable, so that a checkpoint of this size can be
+    /// published.
     pub(crate) fn write_partial(&mut self) -> Result<(), TransparencyError> {
         for tile in tiles_between(self.written, self.size).filter(|t| t.width < TILE_WIDTH) {
             let bytes = match tile.kind {
                 TileKind::Entries => &self.bundle,
                 TileKind::Hashes { level } => &self.edge[level as usize],
             };
-            self.store.write(tile, bytes)?;
+            self.store.write_behind(tile, bytes)?;
+            self.unsettled.push(tile);
         }
+        self.store.settle(&self.unsettled)?;
+        self.unsettled.clear();
         self.written = self.size;
         Ok(())
     }
