@@ -22,8 +22,12 @@ pub struct LedgerOptions {
     pub operations: u32,
 }
 
-/// Commands that are made before the clock runs.
-const CHUNK: usize = 8_192;
+/// Commands that are made before the clock runs, as many as a writer has decoded when it decides.
+const CHUNK: usize = 1_024;
+/// Holds that are open at a time.
+const OPEN_HOLDS: usize = 8_192;
+/// Commands that are looked ahead, decided and timed together.
+const STRETCH: usize = 256;
 /// A commit ends after so many events.
 const COMMIT_EVENTS: usize = 4_096;
 
@@ -130,8 +134,9 @@ fn open(load: &mut Load, accounts: u32) -> Result<World, BenchError> {
 fn timed(world: &mut World, commands: &[Command], pauses: &mut Samples) -> Result<Duration, BenchError> {
     let now_us = now_us();
     let mut all = Duration::ZERO;
-    for stretch in commands.chunks(256) {
+    for stretch in commands.chunks(STRETCH) {
         let started = Instant::now();
+        ledger::look_ahead(&world.state, stretch);
         for command in stretch {
             world.run(command, now_us)?;
         }
@@ -162,10 +167,15 @@ fn pairs(world: &mut World, load: &mut Load, count: u32, pauses: &mut Samples) -
     let mut all = Duration::ZERO;
     let mut done = 0;
     while done < count as usize {
-        let mut commands: Vec<Command> = (0..CHUNK).map(|_| load.admit()).collect();
-        commands.extend(std::iter::from_fn(|| load.capture()));
-        all += timed(world, &commands, pauses)?;
-        done += commands.len() / 2;
+        for _ in 0..OPEN_HOLDS / CHUNK {
+            let commands: Vec<Command> = (0..CHUNK).map(|_| load.admit()).collect();
+            all += timed(world, &commands, pauses)?;
+        }
+        for _ in 0..OPEN_HOLDS / CHUNK {
+            let commands: Vec<Command> = (0..CHUNK).map_while(|_| load.capture()).collect();
+            all += timed(world, &commands, pauses)?;
+            done += commands.len();
+        }
     }
     Ok(done as f64 / all.as_secs_f64())
 }

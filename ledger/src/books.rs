@@ -40,11 +40,10 @@ impl BookKey {
     }
 }
 
-/// One ledger account, 80 bytes. All counters only grow: a release books the opposite pending leg, so what is reserved
-/// is `debits_pending - credits_pending`.
+/// Whose a ledger account is and what it counts.
 #[derive(Clone, Debug, Encode, Decode)]
 #[cbor(array)]
-pub(crate) struct Row {
+pub(crate) struct Head {
     #[n(0)]
     owner: AccountNo,
     #[n(1)]
@@ -54,23 +53,35 @@ pub(crate) struct Row {
     /// The owner's ledger account that was opened before.
     #[cbor(skip)]
     before: u32,
-    #[n(3)]
+}
+
+const _: () = assert!(std::mem::size_of::<Head>() <= 12);
+
+impl Head {
+    fn is(&self, key: BookKey) -> bool {
+        self.kind == key.kind && u32::from(self.asset) == key.asset.0
+    }
+}
+
+/// What a ledger account counts: one cache line. All counters only grow: a release books the opposite pending leg, so what
+/// is reserved is `debits_pending - credits_pending`.
+#[derive(Clone, Default, Debug, Encode, Decode)]
+#[cbor(array)]
+#[repr(align(64))]
+pub(crate) struct Counters {
+    #[n(0)]
     pub(crate) debits_posted: Amount,
-    #[n(4)]
+    #[n(1)]
     pub(crate) credits_posted: Amount,
-    #[n(5)]
+    #[n(2)]
     pub(crate) debits_pending: Amount,
-    #[n(6)]
+    #[n(3)]
     pub(crate) credits_pending: Amount,
 }
 
-const _: () = assert!(std::mem::size_of::<Row>() <= 80);
+const _: () = assert!(std::mem::size_of::<Counters>() == 64);
 
-impl Row {
-    pub(crate) fn key(&self) -> BookKey {
-        BookKey { owner: self.owner, kind: self.kind, asset: AssetId(u32::from(self.asset)) }
-    }
-
+impl Counters {
     /// Booked balance as a credit; negative is a debit balance.
     pub(crate) fn credit_balance(&self) -> i128 {
         self.credits_posted.0 - self.debits_posted.0
@@ -81,13 +92,9 @@ impl Row {
         self.debits_pending.0 - self.credits_pending.0
     }
 
-    pub(crate) fn counter_max(&self) -> i128 {
+    pub(crate) fn largest(&self) -> i128 {
         let booked = self.debits_posted.max(self.credits_posted);
         booked.max(self.debits_pending).max(self.credits_pending).0
-    }
-
-    fn is(&self, key: BookKey) -> bool {
-        self.kind == key.kind && u32::from(self.asset) == key.asset.0
     }
 }
 
@@ -96,7 +103,9 @@ impl Row {
 #[cbor(array)]
 pub(crate) struct Books {
     #[n(0)]
-    pub(crate) rows: Slab<Row>,
+    heads: Slab<Head>,
+    #[n(1)]
+    counters: Slab<Counters>,
     /// The platform's own, by kind and asset.
     #[cbor(skip)]
     system: Vec<(AccountKind, u8, u32)>,
@@ -111,27 +120,43 @@ impl Books {
             return self.system.iter().find(same).map(|(_, _, number)| LedgerAccount(*number));
         }
         let mut number = accounts.row(key.owner)?.book;
-        while let Some(row) = self.rows.get(number) {
-            if row.is(key) {
+        while let Some(head) = self.heads.get(number) {
+            if head.is(key) {
                 return Some(LedgerAccount(number));
             }
-            number = row.before;
+            number = head.before;
         }
         None
     }
 
+    /// See [`crate::look_ahead`].
+    #[inline]
+    pub(crate) fn touch(&self, number: u32) -> u32 {
+        let head = self.heads.get(number).map_or(0, |head| head.before);
+        head ^ self.counters.get(number).map_or(0, |row| row.debits_pending.0 as u32)
+    }
+
     pub(crate) fn count(&self) -> usize {
-        self.rows.len()
+        self.heads.len()
     }
 
     #[inline]
-    pub(crate) fn row(&self, number: LedgerAccount) -> Option<&Row> {
-        self.rows.get(number.0)
+    pub(crate) fn counters(&self, number: LedgerAccount) -> Option<&Counters> {
+        self.counters.get(number.0)
+    }
+
+    pub(crate) fn key(&self, number: LedgerAccount) -> Option<BookKey> {
+        self.heads.get(number.0).map(key_of)
+    }
+
+    /// All, by number.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = (BookKey, &Counters)> {
+        self.heads.iter().map(key_of).zip(self.counters.iter())
     }
 
     /// Booked balance of a ledger account as a credit; 0 when it was never opened.
     pub(crate) fn credit_balance(&self, accounts: &Accounts, key: BookKey) -> i128 {
-        self.find(accounts, key).and_then(|number| self.row(number)).map_or(0, Row::credit_balance)
+        self.find(accounts, key).and_then(|number| self.counters(number)).map_or(0, Counters::credit_balance)
     }
 
     /// Books an event's legs: sums, counters, floors.
@@ -154,8 +179,9 @@ impl Books {
         Ok(())
     }
 
-    fn row_mut(&mut self, number: LedgerAccount) -> Result<&mut Row, ApplyError> {
-        self.rows.get_mut(number.0).ok_or_else(|| ApplyError::unknown("ledger account", number.0))
+    #[inline]
+    fn row_mut(&mut self, number: LedgerAccount) -> Result<&mut Counters, ApplyError> {
+        self.counters.get_mut(number.0).ok_or_else(|| ApplyError::unknown("ledger account", number.0))
     }
 
     /// Nearly always all legs are of one asset; then one pass tells.
@@ -185,15 +211,16 @@ impl Books {
     }
 
     fn asset_of(&self, posting: &Posting) -> Result<u8, ApplyError> {
-        let row = self.row(posting.account);
-        Ok(row.ok_or_else(|| ApplyError::unknown("ledger account", posting.account.0))?.asset)
+        let head = self.heads.get(posting.account.0);
+        Ok(head.ok_or_else(|| ApplyError::unknown("ledger account", posting.account.0))?.asset)
     }
 
     fn check_floor(&self, number: LedgerAccount) -> Result<(), ApplyError> {
-        let row = &self.rows[number.0];
+        let row = &self.counters[number.0];
         let available = row.credit_balance() - row.reserved();
-        if available < 0 && has_floor(row.kind) {
-            let kind = row.kind.name();
+        let kind = self.heads[number.0].kind;
+        if available < 0 && has_floor(kind) {
+            let kind = kind.name();
             return Err(ApplyError::BelowFloor { number: number.0, kind, available });
         }
         Ok(())
@@ -202,8 +229,8 @@ impl Books {
     /// Puts a row at the head of its owner's chain.
     fn chain(&mut self, accounts: &mut Accounts, number: u32) -> Result<(), ApplyError> {
         let (owner, kind, asset) = {
-            let row = &self.rows[number];
-            (row.owner, row.kind, row.asset)
+            let head = &self.heads[number];
+            (head.owner, head.kind, head.asset)
         };
         let before = if owner == AccountNo::SYSTEM {
             self.system.push((kind, asset, number));
@@ -211,13 +238,16 @@ impl Books {
         } else {
             std::mem::replace(&mut accounts.row_mut(owner)?.book, number)
         };
-        self.row_mut(LedgerAccount(number))?.before = before;
+        self.heads.get_mut(number).expect("it was read just now").before = before;
         Ok(())
     }
 
     pub(crate) fn rebuild(&mut self, accounts: &mut Accounts) -> Result<(), &'static str> {
-        for number in 0..self.rows.len() as u32 {
-            if self.find(accounts, self.rows[number].key()).is_some() {
+        if self.heads.len() != self.counters.len() {
+            return Err("ledger accounts without counters, or counters without one");
+        }
+        for number in 0..self.heads.len() as u32 {
+            if self.find(accounts, key_of(&self.heads[number])).is_some() {
                 return Err("a ledger account is there twice");
             }
             self.chain(accounts, number).map_err(|_| "a ledger account's owner is not there")?;
@@ -227,8 +257,12 @@ impl Books {
 
     /// A copy that shares what it can.
     pub(crate) fn share(&mut self) -> Books {
-        Books { rows: self.rows.share(), system: self.system.clone() }
+        Books { heads: self.heads.share(), counters: self.counters.share(), system: self.system.clone() }
     }
+}
+
+fn key_of(head: &Head) -> BookKey {
+    BookKey { owner: head.owner, kind: head.kind, asset: AssetId(u32::from(head.asset)) }
 }
 
 fn raise(counter: &mut Amount, amount: Amount, account: LedgerAccount) -> Result<(), ApplyError> {
@@ -252,17 +286,9 @@ pub(crate) fn apply_ledger_accounts_opened(
         if opened.number.0 as usize != state.books.count() || opened.number.0 == NO_BOOK || known {
             return Err(ApplyError::Impossible("ledger accounts are numbered without gaps, each once"));
         }
-        let zero = Amount::ZERO;
-        state.books.rows.push(Row {
-            owner,
-            kind: opened.kind,
-            asset: opened.asset.0 as u8,
-            before: NO_BOOK,
-            debits_posted: zero,
-            credits_posted: zero,
-            debits_pending: zero,
-            credits_pending: zero,
-        });
+        let (kind, asset) = (opened.kind, opened.asset.0 as u8);
+        state.books.heads.push(Head { owner, kind, asset, before: NO_BOOK });
+        state.books.counters.push(Counters::default());
         state.books.chain(&mut state.accounts, opened.number.0)?;
     }
     Ok(())

@@ -19,11 +19,10 @@ use protocol::amount::Amount;
 use protocol::asset::AssetId;
 use protocol::event::Header;
 use protocol::event::account::AccountKind;
-use protocol::event::hold::{Slice, Slices};
+use protocol::event::hold::Slices;
 use protocol::event::job::{CapturePart, CaptureReversed, UsageCaptured};
 use protocol::id::JobId;
 use protocol::rate::{ModelRate, price_ceil};
-use smallvec::SmallVec;
 use std::collections::BTreeMap;
 
 /// What a capture bills, from the job's beginning, and who pays what the hold does not.
@@ -46,15 +45,15 @@ struct Bill {
 pub(crate) fn decide_capture(plan: &mut Plan, command: &Capture) -> Result<(), Refusal> {
     let state = plan.state;
     let job = jobs::running(state, command.job)?;
-    let attempt = job.attempts.get(command.attempt as usize);
+    let attempt = job.attempts.get(command.attempt);
     let attempts = job.attempts.len() as u32;
     let attempt = attempt.ok_or(Refusal::AttemptUnknown { given: command.attempt, attempts })?;
     let rate =
         jobs::pinned_rate(state, job).expect("a hold is pinned to a published card that has its model");
     let output_units = check_part(command, job)?;
     let bill = bill(plan, command, job, rate, output_units)?;
-    let event = part_event(plan, command, job, attempt, bill, rate)?;
-    let legs = capture_legs(plan, job, attempt, &event)?;
+    let event = part_event(plan, command, job, &attempt, bill, rate)?;
+    let legs = capture_legs(plan, job, &attempt, &event)?;
     plan.emit_with(event, legs);
     Ok(())
 }
@@ -63,15 +62,11 @@ fn stays_open(part: Option<CapturePart>) -> bool {
     part.is_some_and(|part| part.open)
 }
 
-fn billed(job: &Job) -> (u64, u64) {
-    job.parts.iter().fold((0, 0), |(i, o), part| (i + part.input_units, o + part.output_units))
-}
-
 /// The part is the next one, counts from the job's beginning, and bills something; only the last of several may bill
 /// nothing more. An attempt bills what it delivered itself: from where it went on, or from what is billed, and to
 /// where the next one went on. Gives the output that all parts bill together.
 fn check_part(command: &Capture, job: &Job) -> Result<u64, Refusal> {
-    let expected = job.parts.len() as u32;
+    let expected = job.part_count() as u32;
     let given = command.part.map(|part| part.number);
     if given.unwrap_or(0) != expected {
         return Err(Refusal::PartNumber { job: command.job, expected, given });
@@ -80,7 +75,7 @@ fn check_part(command: &Capture, job: &Job) -> Result<u64, Refusal> {
         return Err(Refusal::InputAboveHold { given: command.input_units, held: job.input_units });
     }
     let counted = command.output_units_worker.min(command.output_units_gateway);
-    let (input_before, output_before) = billed(job);
+    let (input_before, output_before) = job.billed();
     let end = job.output_end();
     if command.input_units < input_before || counted < end {
         let (input_units, output_units) = (input_before, end);
@@ -118,22 +113,22 @@ fn bill(
     let units = command.input_units.checked_add(output_units).ok_or_else(overflow)?;
     let total = price_ceil(rate.price, rate.per_units, units).ok_or_else(overflow)?;
     let input_units = command.input_units;
-    if total <= job.amount {
+    if total <= job.amount() {
         return Ok(Bill { input_units, output_units, total, beyond: Slices::new() });
     }
-    let tolerated = job.amount.0.checked_mul(i128::from(tolerance_ppm)).map(|product| product / 1_000_000);
-    let extra = Amount(total.0 - job.amount.0);
+    let tolerated = job.amount().0.checked_mul(i128::from(tolerance_ppm)).map(|product| product / 1_000_000);
+    let extra = Amount(total.0 - job.amount().0);
     if tolerated.is_none_or(|tolerated| extra.0 > tolerated) {
-        return Err(Refusal::BeyondTolerance { cost: total, hold: job.amount, tolerance_ppm });
+        return Err(Refusal::BeyondTolerance { cost: total, hold: job.amount(), tolerance_ppm });
     }
     if let Some(beyond) = beyond_hold(plan, job, rate, extra) {
         return Ok(Bill { input_units, output_units, total, beyond });
     }
-    let covered = job.amount.0.checked_mul(i128::from(rate.per_units)).map(|base| base / rate.price.0);
+    let covered = job.amount().0.checked_mul(i128::from(rate.per_units)).map(|base| base / rate.price.0);
     let covered = covered.and_then(|units| u64::try_from(units).ok()).ok_or_else(overflow)?;
     let output_units = output_units.min(covered.saturating_sub(input_units));
     let total = price_ceil(rate.price, rate.per_units, input_units + output_units).ok_or_else(overflow)?;
-    assert!(total <= job.amount, "units that the hold covers cost no more than it");
+    assert!(total <= job.amount(), "units that the hold covers cost no more than it");
     Ok(Bill { input_units, output_units, total, beyond: Slices::new() })
 }
 
@@ -165,7 +160,7 @@ fn part_event(
     let overflow = || Refusal::Overflow { what: "operator share" };
     let share = splits::operator_share(carry, rate.operator_share_ppm, cost).ok_or_else(overflow)?;
     splits::spread(share, cost, slices.iter().map(|slice| slice.amount)).ok_or_else(overflow)?;
-    let (input_before, output_before) = billed(job);
+    let (input_before, output_before) = job.billed();
     Ok(UsageCaptured {
         hold: job.hold,
         job: command.job,
@@ -222,16 +217,7 @@ fn capture_legs(
 
 /// The next slices of the hold that cover the cost, the first and the last one possibly in part.
 fn consume(job: &Job, cost: i128) -> Slices {
-    let mut open = cost;
-    let mut consumed = Slices::new();
-    for slice in job.open_slices() {
-        let take = slice.amount.0.min(open);
-        if take > 0 {
-            consumed.push(Slice { grant: slice.grant, amount: Amount(take) });
-            open -= take;
-        }
-    }
-    consumed
+    jobs::first_of(job.open_slices(), cost)
 }
 
 /// All charges of an ended job that are not yet in a batch are unwound, leg by leg: Cr each slice's ledger account (what
@@ -240,7 +226,7 @@ fn consume(job: &Job, cost: i128) -> Slices {
 pub(crate) fn decide_reverse(plan: &mut Plan, command: &ReverseCapture) -> Result<(), Refusal> {
     let state = plan.state;
     let job = state.jobs.get(&command.job).ok_or(Refusal::JobUnknown { job: command.job })?;
-    if job.state == JobState::Running || job.parts.is_empty() {
+    if job.state == JobState::Running || job.part_count() == 0 {
         return Err(Refusal::NotCaptured { job: command.job, state: job.state.name() });
     }
     if job.reversed {
@@ -250,7 +236,7 @@ pub(crate) fn decide_reverse(plan: &mut Plan, command: &ReverseCapture) -> Resul
     let (mut refunded, mut breakage, mut drawn) = (0, 0, 0);
     let mut accrued: BTreeMap<AccountNo, i128> = BTreeMap::new();
     let (mut share, mut platform) = (0, 0);
-    for part in &job.parts {
+    for part in &job.parts() {
         for slice in &part.slices {
             let grant = &state.grants[slice.grant];
             check_unsettled(state, job, grant.paper)?;
@@ -261,7 +247,8 @@ pub(crate) fn decide_reverse(plan: &mut Plan, command: &ReverseCapture) -> Resul
                 plan.post(&mut legs, grant.book_key(), -slice.amount.0)?;
             }
         }
-        *accrued.entry(state.operators[part.operator].account_no).or_default() += part.operator_share.0;
+        *accrued.entry(state.operators[job.operator_of(part)].account_no).or_default() +=
+            part.operator_share.0;
         share += part.operator_share.0;
         platform += part.platform_share();
         drawn += credit_lines::drawn_by(state, &part.slices);
@@ -292,7 +279,8 @@ pub(crate) fn decide_reverse(plan: &mut Plan, command: &ReverseCapture) -> Resul
 /// A charge that a wallet paid must still wait, whole, in the wallet's queue.
 fn check_unsettled(state: &State, job: &Job, paper: Paper) -> Result<(), Refusal> {
     let Paper::Wallet(wallet) = paper else { return Ok(()) };
-    let paid_here = job.parts.iter().flat_map(|part| &part.slices);
+    let parts = job.parts();
+    let paid_here = parts.iter().flat_map(|part| &part.slices);
     let paid_here = paid_here.filter(|s| state.grants[s.grant].paper == paper).count();
     let queue = &state.wallets[wallet].queue;
     let open = queue.iter().filter(|entry| entry.job == job.id && entry.covered.is_zero()).count();
@@ -307,7 +295,7 @@ pub(crate) fn apply_captured(
     let number = state.job_no(event.job)?;
     let job = &state.jobs[number];
     let rate = jobs::pinned_rate(state, job).ok_or(ApplyError::Impossible("a job without a pinned price"))?;
-    let attempt = job.attempts.get(event.attempt as usize);
+    let attempt = job.attempts.get(event.attempt);
     let operator = attempt.ok_or(ApplyError::Impossible("a charge of an attempt that was not"))?.operator;
     if state.operators[operator].id != event.operator {
         return Err(ApplyError::Impossible("a charge pays the operator of its attempt"));
@@ -330,18 +318,7 @@ pub(crate) fn apply_captured(
     let queued = earn(state, header, event, operator, asset)?;
     let job = state.jobs.row_mut(number);
     job.queued += queued;
-    job.parts.push(Part {
-        attempt: event.attempt,
-        operator,
-        input_units: event.input_units,
-        output_units: event.output_units,
-        cost: event.cost,
-        beyond: Amount(beyond),
-        slices: SmallVec::from_slice(&event.slices),
-        operator_share: event.operator_share,
-        receipt: event.receipt,
-        leaf: header.leaf,
-    });
+    job.charge(event, header.leaf);
     Ok(())
 }
 
@@ -352,7 +329,7 @@ fn check_event(job: &Job, event: &UsageCaptured) -> Result<(), ApplyError> {
         return Err(ApplyError::Impossible("slices and shares must both sum to the cost"));
     }
     let number = event.part.map_or(0, |part| part.number);
-    if job.hold != event.hold || job.state != JobState::Running || number as usize != job.parts.len() {
+    if job.hold != event.hold || job.state != JobState::Running || number as usize != job.part_count() {
         return Err(ApplyError::Impossible("parts of a running job are numbered without gaps"));
     }
     let counted = event.output_units_worker.min(event.output_units_gateway);
@@ -361,18 +338,33 @@ fn check_event(job: &Job, event: &UsageCaptured) -> Result<(), ApplyError> {
     }
     let beyond = event.beyond_hold.unwrap_or_default();
     let of_hold = event.cost.0 - beyond.0;
-    if beyond.0 < 0 || of_hold < 0 || of_hold > job.amount.0 - job.consumed() {
+    if beyond.0 < 0 || of_hold < 0 || of_hold > job.amount().0 - job.consumed() {
         return Err(ApplyError::Impossible("a capture takes more than its hold has"));
     }
-    let own = consume(job, of_hold);
-    let follows = event.slices.starts_with(&own) && event.slices.iter().all(|slice| slice.amount.0 > 0);
-    if !follows || (beyond.is_zero() && own.len() != event.slices.len()) {
+    if !follows(job, of_hold, event) {
         return Err(ApplyError::Impossible("a capture consumes its hold's slices in their order"));
     }
     if !beyond.is_zero() && stays_open(event.part) {
         return Err(ApplyError::Impossible("only the last charge of a hold goes beyond it"));
     }
     Ok(())
+}
+
+/// Whether an event's slices are the next of the hold that cover the cost, and beyond them only what the hold did not.
+fn follows(job: &Job, of_hold: i128, event: &UsageCaptured) -> bool {
+    let (mut open, mut own) = (of_hold, 0);
+    for slice in job.open_slices() {
+        let take = slice.amount.0.min(open);
+        if take > 0 {
+            let given = event.slices.get(own);
+            if given.is_none_or(|given| (given.grant, given.amount.0) != (slice.grant, take)) {
+                return false;
+            }
+            (open, own) = (open - take, own + 1);
+        }
+    }
+    let beyond = event.beyond_hold.is_some_and(|beyond| !beyond.is_zero());
+    (beyond || own == event.slices.len()) && event.slices[own..].iter().all(|slice| slice.amount.0 > 0)
 }
 
 /// An open part takes what it consumed out of the hold and leaves the rest.
@@ -460,7 +452,7 @@ pub(crate) fn apply_reversed(
 ) -> Result<(), ApplyError> {
     let number = state.job_no(event.job)?;
     let job = state.jobs.row_mut(number);
-    if job.state == JobState::Running || job.parts.is_empty() || job.reversed {
+    if job.state == JobState::Running || job.part_count() == 0 || job.reversed {
         return Err(ApplyError::Impossible("only charges of an ended job are reversed, and once"));
     }
     job.reversed = true;
@@ -470,8 +462,9 @@ pub(crate) fn apply_reversed(
         jobs::pinned_rate(state, &job).ok_or(ApplyError::Impossible("a job without a pinned price"))?;
     let share_ppm = rate.operator_share_ppm;
     earnings::apply_recalled(state, &job)?;
-    for part in &job.parts {
-        let carry = state.carries.entry(CarryKey { operator: part.operator, asset, share_ppm }).or_default();
+    for part in &job.parts() {
+        let carry =
+            state.carries.entry(CarryKey { operator: job.operator_of(part), asset, share_ppm }).or_default();
         carry.gross.0 -= part.cost.0;
         carry.paid.0 -= part.operator_share.0;
         refund(state, header, event.job, part)?;

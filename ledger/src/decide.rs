@@ -4,6 +4,7 @@
 use crate::accounts;
 use crate::books::{BookKey, COUNTER_MAX, LEG_MAX};
 use crate::command::{Command, CommandBody};
+use crate::fingerprint::fingerprint;
 use crate::refusal::Refusal;
 use crate::state::State;
 use crate::{
@@ -66,7 +67,7 @@ pub fn decide_into(
     now_us: u64,
     events: &mut Vec<Event>,
 ) -> Result<Decided, Refusal> {
-    let fingerprint = idempotency::fingerprint(&command.body);
+    let fingerprint = fingerprint(&command.body);
     if let Some(entry) = state.keys.get(&command.key) {
         if entry.command != fingerprint {
             return Err(Refusal::KeyReused { key: command.key, first_leaf: entry.first_leaf });
@@ -241,7 +242,7 @@ impl<'a> Plan<'a> {
 fn check_range(state: &State, event: &Event) -> Result<(), Refusal> {
     let overflow = Refusal::Overflow { what: "a ledger account's counter" };
     for posting in event.postings.iter().chain(&event.pending) {
-        let counter_max = state.books.row(posting.account).map_or(0, |row| row.counter_max());
+        let counter_max = state.books.counters(posting.account).map_or(0, |row| row.largest());
         if posting.amount.0.unsigned_abs() > LEG_MAX as u128 || counter_max > COUNTER_MAX {
             return Err(overflow);
         }

@@ -140,8 +140,8 @@ impl Recall {
 /// is free in its bucket before anything is refunded. `None` beyond 128 bits.
 pub(crate) fn recalls(state: &State, job: &Job) -> Option<Vec<Recall>> {
     let mut shares: BTreeMap<EarningKey, i128> = BTreeMap::new();
-    for part in &job.parts {
-        let owner = state.operators[part.operator].account_no;
+    for part in &job.parts() {
+        let owner = state.operators[job.operator_of(part)].account_no;
         let spread = splits::spread(part.operator_share, part.cost, part.slices.iter().map(|s| s.amount))?;
         for (slice, share) in part.slices.iter().zip(spread) {
             let paper = state.grants[slice.grant].paper;

@@ -57,9 +57,10 @@ const LISTED: u8 = 1;
 /// The event of its expiry is in the log.
 const ENDED: u8 = 2;
 
-/// One bucket, 64 bytes; its number is its place.
+/// One bucket, one cache line; its number is its place.
 #[derive(Clone, Debug, Encode, Decode)]
 #[cbor(array)]
+#[repr(align(64))]
 pub(crate) struct Grant {
     /// Filled and not spent, withdrawn, lapsed or promised in an open voucher; includes what is held.
     #[n(0)]

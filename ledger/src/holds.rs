@@ -7,7 +7,7 @@ use crate::books::BookKey;
 use crate::command::{Admit, ExtendHold, Void};
 use crate::decide::{Legs, Plan};
 use crate::grants::{self, Need, SLICES_MAX};
-use crate::jobs::{self, Job, JobNo, JobState};
+use crate::jobs::{self, Job, JobNo, JobState, NewJob};
 use crate::refusal::Refusal;
 use crate::state::State;
 use crate::{nodes, rates, spend_caps};
@@ -106,7 +106,7 @@ pub(crate) fn decide_extend(plan: &mut Plan, command: &ExtendHold) -> Result<(),
     let bounds = Bounds { input_units: job.input_units, output_units_max, deadline_us };
     let units = check_bounds(plan, &bounds, rate.context_tokens)?;
     let needed = price_ceil(rate.price, rate.per_units, units).ok_or(Refusal::Overflow { what: "price" })?;
-    let added = Amount(needed.0 - job.amount.0);
+    let added = Amount(needed.0 - job.amount().0);
     assert!(added.0 >= 0, "more units at the same price cost no less");
     let mut slices = Slices::new();
     if !added.is_zero() {
@@ -201,11 +201,8 @@ pub(crate) fn release_legs(plan: &mut Plan, job: &Job, consumed: i128) -> Result
 
 pub(crate) fn apply_placed(state: &mut State, header: &Header, event: &HoldPlaced) -> Result<(), ApplyError> {
     let total = event.slices.iter().try_fold(0i128, |sum, slice| sum.checked_add(slice.amount.0));
-    if total != Some(event.amount.0) || state.jobs.find(&event.job).is_some() {
-        return Err(ApplyError::Impossible("a hold is the sum of its slices, and its job is new"));
-    }
-    if state.jobs.find_hold(&event.hold).is_some() {
-        return Err(ApplyError::Impossible("a hold is placed twice"));
+    if total != Some(event.amount.0) {
+        return Err(ApplyError::Impossible("a hold is the sum of its slices"));
     }
     let account = state.account_no(event.account)?;
     take_slices(state, account, &event.slices)?;
@@ -218,13 +215,11 @@ pub(crate) fn apply_placed(state: &mut State, header: &Header, event: &HoldPlace
     let model = card.and_then(place);
     let model = model.ok_or(ApplyError::Impossible("a hold is pinned to a card without its model"))?;
     let grace_us = state.settings().map_or(0, |settings| settings.hold_grace_us);
-    let number = state.jobs.add(Job {
+    let job = NewJob {
         id: event.job,
         hold: event.hold,
         account,
         asset: event.asset,
-        amount: event.amount,
-        slices: SmallVec::from_slice(&event.slices),
         rate_card_version: event.rate_card_version,
         model: model as u32,
         input_units: event.input_units,
@@ -232,17 +227,9 @@ pub(crate) fn apply_placed(state: &mut State, header: &Header, event: &HoldPlace
         deadline_us: event.deadline_us,
         due_us: event.deadline_us.saturating_add(grace_us),
         placed_leaf: header.leaf,
-        attempts: SmallVec::new(),
-        state: JobState::Running,
         spender: cap_key.map(|(_, spender, _)| spender),
-        parts: SmallVec::new(),
-        reversed: false,
-        queued: 0,
-        overdue: false,
-        ended_leaf: 0,
-        ended_us: 0,
-        place: 0,
-    });
+    };
+    let number = state.jobs.add(Job::new(job, &event.slices))?;
     state.timers.add_hold(&mut state.jobs, number);
     Ok(())
 }
@@ -267,13 +254,13 @@ pub(crate) fn apply_extended(state: &mut State, event: &HoldExtended) -> Result<
     if job.state != JobState::Running || total != Some(event.amount.0) || !grows {
         return Err(ApplyError::Impossible("only an open hold grows, by the sum of its new slices"));
     }
-    let amount = job.amount.checked_add(event.amount);
-    let amount = amount.ok_or(ApplyError::Impossible("a hold beyond 128 bits"))?;
+    if job.amount().checked_add(event.amount).is_none() {
+        return Err(ApplyError::Impossible("a hold beyond 128 bits"));
+    }
     let (account, cap_key) = (job.account, job.cap_key());
     state.timers.remove_hold(&mut state.jobs, number);
     let job = state.jobs.row_mut(number);
-    job.amount = amount;
-    job.slices.extend_from_slice(&event.slices);
+    job.slices.extend(&event.slices);
     job.output_units_max = event.output_units_max;
     job.deadline_us = event.deadline_us;
     job.due_us = event.deadline_us.saturating_add(grace_us);

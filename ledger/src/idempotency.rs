@@ -2,15 +2,17 @@
 //! what is remembered: refused, never taken as new. Rebuilt from event headers alone.
 
 use crate::apply::ApplyError;
-use crate::command::{Command, CommandBody};
-use crate::index::{Hashed, Index};
+use crate::command::Command;
+use crate::lines::Lines;
 use crate::refusal::Refusal;
-use crate::slab::Queue;
+use crate::slab::{Queue, definite};
 use crate::state::State;
-use minicbor::{Decode, Encode};
-use protocol::codec;
+use minicbor::decode::Error as DecodeError;
+use minicbor::encode::{Error as EncodeError, Write};
+use minicbor::{Decode, Decoder, Encode, Encoder};
 use protocol::event::Header;
 use protocol::id::IdempotencyKey;
+use std::hint::black_box;
 
 /// How far a key's own time may be ahead of the log's; keys are remembered by this much longer than their retention, so
 /// that a forgotten key is always too old.
@@ -42,21 +44,44 @@ pub(crate) struct Outcome {
 }
 
 /// One key; 32 bytes, because there are many. When and in which commit says its mark.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
-#[cbor(array)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Entry {
-    #[n(0)]
     key: IdempotencyKey,
-    #[n(1)]
     command: u64,
     /// First leaf, after the first leaf of its mark.
-    #[n(2)]
     after_mark: u32,
-    #[n(3)]
     count: u32,
 }
 
-const _: () = assert!(std::mem::size_of::<Entry>() == 32);
+const ENTRY_BYTES: usize = 32;
+const _: () = assert!(std::mem::size_of::<Entry>() == ENTRY_BYTES);
+
+/// How far a rebuild looks ahead, so that it does not wait for the memory of each key.
+const REBUILD_AHEAD: usize = 32;
+/// Entries of one byte string in a snapshot.
+const STRING_ENTRIES: usize = 512;
+
+impl Entry {
+    /// As snapshots have it: there are millions, and item by item they would be most of a snapshot's time.
+    fn to_bytes(self) -> [u8; ENTRY_BYTES] {
+        let mut bytes = [0; ENTRY_BYTES];
+        bytes[..16].copy_from_slice(&self.key.0);
+        bytes[16..24].copy_from_slice(&self.command.to_le_bytes());
+        bytes[24..28].copy_from_slice(&self.after_mark.to_le_bytes());
+        bytes[28..].copy_from_slice(&self.count.to_le_bytes());
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8; ENTRY_BYTES]) -> Entry {
+        let all = u128::from_le_bytes(bytes[16..].try_into().expect("16 of 32 bytes"));
+        Entry {
+            key: IdempotencyKey(bytes[..16].try_into().expect("16 of 32 bytes")),
+            command: all as u64,
+            after_mark: (all >> 64) as u32,
+            count: (all >> 96) as u32,
+        }
+    }
+}
 
 /// What following keys have in common: their commit and their time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
@@ -73,61 +98,46 @@ struct Mark {
 }
 
 /// The keys that are remembered, in the order they came.
-#[derive(Clone, Default, Debug, Encode, Decode)]
-#[cbor(array)]
+#[derive(Clone, Default, Debug)]
 pub(crate) struct Keys {
-    #[n(0)]
     entries: Queue<Entry>,
-    #[n(1)]
     marks: Queue<Mark>,
     /// By key, the lower half of an entry's number.
-    #[cbor(skip)]
-    index: Index<Hashed>,
+    index: Lines,
 }
 
-/// 64 bits of the canonical body: tells two commands under one key apart, and nothing else. Whoever makes two bodies with
-/// one fingerprint gets the first one's outcome for his own second one. Kept in headers, so never changed.
-pub(crate) fn fingerprint(body: &CommandBody) -> u64 {
-    let mut small = Small { bytes: [0; SMALL_BODY_BYTES], len: 0 };
-    match minicbor::encode(body, &mut small) {
-        Ok(()) => mix(&small.bytes[..small.len]),
-        // Long lists: rare, and never on a hot path.
-        Err(_) => mix(&codec::encode(body)),
+/// Marks, then byte strings of entries, all but the last one full.
+impl<C> Encode<C> for Keys {
+    fn encode<W: Write>(&self, e: &mut Encoder<W>, c: &mut C) -> Result<(), EncodeError<W::Error>> {
+        e.array(2)?.encode_with(&self.marks, c)?;
+        e.array(self.entries.len().div_ceil(STRING_ENTRIES as u64))?;
+        let mut string = Vec::with_capacity(STRING_ENTRIES * ENTRY_BYTES);
+        for entry in self.entries.iter() {
+            string.extend_from_slice(&entry.to_bytes());
+            if string.len() == STRING_ENTRIES * ENTRY_BYTES {
+                e.bytes(&string)?;
+                string.clear();
+            }
+        }
+        if string.is_empty() { Ok(()) } else { e.bytes(&string)?.ok() }
     }
 }
 
-/// Word by word, each multiplied with what came before; the length last.
-fn mix(bytes: &[u8]) -> u64 {
-    let fold = |a: u64, b: u64| {
-        let product = u128::from(a ^ 0x9e37_79b9_7f4a_7c15) * u128::from(b ^ 0xd1b5_4a32_d192_ed03);
-        product as u64 ^ (product >> 64) as u64
-    };
-    let (words, rest) = bytes.as_chunks::<8>();
-    let mut last = [0; 8];
-    last[..rest.len()].copy_from_slice(rest);
-    let words = words.iter().map(|word| u64::from_le_bytes(*word));
-    let state = words.fold(0x2545_f491_4f6c_dd1d, |state: u64, word| fold(state.rotate_left(23), word));
-    fold(fold(state.rotate_left(23), u64::from_le_bytes(last)), bytes.len() as u64 ^ state)
-}
-
-/// Bodies up to this size are hashed without an allocation.
-const SMALL_BODY_BYTES: usize = 256;
-
-/// The bytes of a small body.
-struct Small {
-    bytes: [u8; SMALL_BODY_BYTES],
-    len: usize,
-}
-
-impl minicbor::encode::Write for &mut Small {
-    type Error = ();
-
-    #[inline(always)]
-    fn write_all(&mut self, bytes: &[u8]) -> Result<(), ()> {
-        let end = self.len + bytes.len();
-        self.bytes.get_mut(self.len..end).ok_or(())?.copy_from_slice(bytes);
-        self.len = end;
-        Ok(())
+impl<'b, C> Decode<'b, C> for Keys {
+    fn decode(d: &mut Decoder<'b>, c: &mut C) -> Result<Keys, DecodeError> {
+        definite(d)?;
+        let mut keys = Keys { marks: d.decode_with(c)?, ..Keys::default() };
+        for _ in 0..definite(d)? {
+            let at = d.position();
+            let (entries, rest) = d.bytes()?.as_chunks::<ENTRY_BYTES>();
+            if !rest.is_empty() {
+                return Err(DecodeError::message("expected keys of 32 bytes each").at(at));
+            }
+            for entry in entries {
+                keys.entries.push(Entry::from_bytes(entry));
+            }
+        }
+        Ok(keys)
     }
 }
 
@@ -137,14 +147,20 @@ fn whole(entries: &Queue<Entry>, low: u32) -> u64 {
     first + u64::from(low.wrapping_sub(first as u32))
 }
 
-fn key_of(entries: &Queue<Entry>, low: u32) -> &[u8; 16] {
-    &entries.get(whole(entries, low)).expect("the index knows only remembered keys").key.0
+fn is(entries: &Queue<Entry>, low: u32, key: &IdempotencyKey) -> bool {
+    entries.get(whole(entries, low)).is_some_and(|entry| entry.key == *key)
 }
 
 impl Keys {
     fn find(&self, key: &IdempotencyKey) -> Option<u64> {
-        let low = self.index.find(&key.0, |low| key_of(&self.entries, low))?;
+        let low = self.index.find(&key.0, |low| is(&self.entries, low, key))?;
         Some(whole(&self.entries, low))
+    }
+
+    /// See [`crate::look_ahead`].
+    #[inline]
+    pub(crate) fn touch(&self, key: &IdempotencyKey) -> u32 {
+        self.index.touch(&key.0)
     }
 
     pub(crate) fn get(&self, key: &IdempotencyKey) -> Option<Outcome> {
@@ -180,7 +196,7 @@ impl Keys {
         }
         let at = self.entries.first() + self.entries.len();
         let entries = &self.entries;
-        if self.index.insert(&header.key.0, at as u32, |low| key_of(entries, low)).is_some() {
+        if self.index.insert(&header.key.0, at as u32, |low| is(entries, low, &header.key)).is_some() {
             let first_leaf = self.get(&header.key).map_or(0, |known| known.first_leaf);
             return Err(ApplyError::KeyUsedAgain { key: header.key, first_leaf });
         }
@@ -229,9 +245,16 @@ impl Keys {
             return Err("the marks of keys do not count the keys");
         }
         let entries = &self.entries;
+        self.index.reserve(entries.len() as usize);
+        let mut ahead = entries.iter().skip(REBUILD_AHEAD);
         for (k, entry) in entries.iter().enumerate() {
+            if let Some(later) = ahead.next() {
+                black_box(self.index.touch(&later.key.0));
+            }
             let at = (entries.first() + k as u64) as u32;
-            self.index.insert(&entry.key.0, at, |low| key_of(entries, low));
+            if self.index.insert(&entry.key.0, at, |low| is(entries, low, &entry.key)).is_some() {
+                return Err("a key is there twice");
+            }
         }
         Ok(())
     }
@@ -240,31 +263,4 @@ impl Keys {
     pub(crate) fn share(&mut self) -> Keys {
         Keys { entries: self.entries.share(), marks: self.marks.share(), index: self.index.share() }
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::BTreeSet;
-
-    /// Headers keep fingerprints: another value for the same body would refuse honest copies of old commands.
-    #[test]
-    fn fingerprints_stay_what_they_are_and_differ() {
-        assert_eq!(mix(b""), MIX_OF_NOTHING);
-        assert_eq!(mix(b"one fingerprint for ever"), MIX_OF_TEXT);
-        let mut seen = BTreeSet::new();
-        for length in 0..64 {
-            for at in 0..=length {
-                let mut bytes = vec![0u8; length];
-                if let Some(byte) = bytes.get_mut(at) {
-                    *byte = 1;
-                }
-                seen.insert(mix(&bytes));
-            }
-        }
-        assert_eq!(seen.len(), (0..64).map(|length| length + 1).sum::<usize>());
-    }
-
-    const MIX_OF_NOTHING: u64 = 0xfb22_68a4_0e70_0543;
-    const MIX_OF_TEXT: u64 = 0xca97_3605_06a8_de5c;
 }

@@ -33,7 +33,7 @@ fn spending_is_counted(state: &State) -> Result<(), String> {
     for (key, row) in &state.spend_caps {
         let jobs = || state.jobs.iter().map(|(_, job)| job).filter(|job| job.cap_key() == Some(*key));
         let running = jobs().filter(|job| job.state == JobState::Running);
-        let held: i128 = running.map(|job| job.amount.0 - job.consumed()).sum();
+        let held: i128 = running.map(|job| job.amount().0 - job.consumed()).sum();
         same(&format!("held under the cap of {}", key.1), row.held.0, held)?;
         let charged: i128 = jobs().filter(|job| !job.reversed).map(Job::charged).sum();
         if row.charged.0 < charged {
@@ -85,17 +85,17 @@ fn same<T: PartialEq + std::fmt::Debug>(what: &str, left: T, right: T) -> Result
 /// Debits equal credits per asset, booked and pending; nobody we owe to is overdrawn.
 fn counters(state: &State) -> Result<(), String> {
     let mut sums: BTreeMap<AssetId, (i128, i128)> = BTreeMap::new();
-    for (number, row) in state.books.rows.iter().enumerate() {
+    for (number, (key, row)) in state.books.rows().enumerate() {
         same(
             "the index of ledger accounts",
-            state.books.find(&state.accounts, row.key()).map(|n| n.0 as usize),
+            state.books.find(&state.accounts, key).map(|n| n.0 as usize),
             Some(number),
         )?;
-        let sum = sums.entry(row.key().asset).or_default();
+        let sum = sums.entry(key.asset).or_default();
         sum.0 += row.debits_posted.0 - row.credits_posted.0;
         sum.1 += row.debits_pending.0 - row.credits_pending.0;
-        if has_floor(row.key().kind) && row.credit_balance() < row.reserved() {
-            return Err(format!("ledger account {number} ({:?}) is overdrawn", row.key()));
+        if has_floor(key.kind) && row.credit_balance() < row.reserved() {
+            return Err(format!("ledger account {number} ({key:?}) is overdrawn"));
         }
     }
     for (asset, sum) in sums {
@@ -123,12 +123,12 @@ fn grants_are_the_customers_accounts(state: &State) -> Result<(), String> {
             .iter()
             .any(|source| customer_kind(*source) == kind)
     };
-    for row in state.books.rows.iter() {
-        let of = |map: &BTreeMap<BookKey, i128>| map.get(&row.key()).copied().unwrap_or(0);
-        if customer(row.key().kind) {
-            same(&format!("balance of {:?}", row.key()), row.credit_balance(), of(&remaining))?;
+    for (key, row) in state.books.rows() {
+        let of = |map: &BTreeMap<BookKey, i128>| map.get(&key).copied().unwrap_or(0);
+        if customer(key.kind) {
+            same(&format!("balance of {key:?}"), row.credit_balance(), of(&remaining))?;
         }
-        same(&format!("reserved of {:?}", row.key()), row.reserved(), of(&reserved))?;
+        same(&format!("reserved of {key:?}"), row.reserved(), of(&reserved))?;
     }
     Ok(())
 }
@@ -210,15 +210,15 @@ fn operators_earnings(state: &State) -> Result<(), String> {
         *settling.entry((*owner, asset)).or_default() += units(payee.closed_units - payee.confirmed_units);
         *payable.entry((*owner, asset)).or_default() += units(payee.confirmed_units - payee.claimed_units);
     }
-    for row in state.books.rows.iter() {
-        let expected = match row.key().kind {
+    for (key, row) in state.books.rows() {
+        let expected = match key.kind {
             AccountKind::OperatorAccrued => &accrued,
             AccountKind::OperatorSettling => &settling,
             AccountKind::OperatorPayable => &payable,
             _ => continue,
         };
-        let expected = expected.get(&(row.key().owner, row.key().asset)).copied().unwrap_or(0);
-        same(&format!("earnings of {:?}", row.key()), row.credit_balance(), expected)?;
+        let expected = expected.get(&(key.owner, key.asset)).copied().unwrap_or(0);
+        same(&format!("earnings of {key:?}"), row.credit_balance(), expected)?;
     }
     Ok(())
 }
@@ -253,12 +253,7 @@ fn vaults_cover_deposits(state: &State) -> Result<(), String> {
         let unclaimed: u64 = payees.map(|(_, payee)| payee.confirmed_units - payee.claimed_units).sum();
         same("pot asset", -system(AccountKind::PotAsset), i128::from(unclaimed) * unit)?;
         let of_kind = |kind| -> i128 {
-            let rows = state
-                .books
-                .rows
-                .iter()
-                .map(|row| (row.key(), row))
-                .filter(|(k, _)| (k.kind, k.asset) == (kind, asset.id));
+            let rows = state.books.rows().filter(|(k, _)| (k.kind, k.asset) == (kind, asset.id));
             rows.map(|(_, row)| row.credit_balance()).sum()
         };
         // What a reorganisation took from a wallet that no account ever linked is owed by nobody we know.

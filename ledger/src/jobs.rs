@@ -2,238 +2,39 @@
 //! to it: for the retention of idempotency keys after its end, and while a wallet's queue has a charge of it. After that
 //! it is in the books only. What a charge costs stands in `captures.rs`.
 
-use crate::accounts::AccountNo;
+mod plain;
+mod row;
+
 use crate::apply::ApplyError;
 use crate::command::Redispatch;
 use crate::decide::Plan;
-use crate::index::{Hashed, Index};
-use crate::nodes::OperatorNo;
+use crate::lines::Lines;
 use crate::refusal::Refusal;
-use crate::slab::{Queue, Slab, definite, few};
-use crate::spend_caps::CapKey;
+use crate::slab::{Queue, Slab, definite};
 use crate::state::State;
 use crate::{nodes, rates};
 use minicbor::{Decode, Encode};
-use protocol::amount::Amount;
-use protocol::asset::AssetId;
 use protocol::event::Header;
-use protocol::event::hold::{Slice, VoidReason};
 use protocol::event::job::JobDispatched;
-use protocol::id::{Hash32, HoldId, JobId, NodeId, OperatorId, SpenderId};
+use protocol::id::{HoldId, JobId};
 use protocol::rate::ModelRate;
-use smallvec::SmallVec;
 use std::collections::BTreeMap;
+use std::hint::black_box;
+
+pub use row::Attempt;
+pub(crate) use row::{Dispatch, Job, JobState, NewJob, Part, first_of};
 
 /// Most attempts of one job.
 pub const ATTEMPTS_MAX: u32 = 16;
 /// Most finished jobs that one commit forgets: twice what it can finish, so that a backlog shrinks without a pause.
 pub const RETIRED_PER_COMMIT_MAX: usize = 8_192;
 
+/// How far a rebuild looks ahead, so that it does not wait for the memory of each job.
+const REBUILD_AHEAD: u32 = 32;
+
 /// A job's number among those that are known now; used again after it was forgotten, and never observable.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct JobNo(u32);
-
-/// One job with its hold.
-#[derive(Clone, Debug, Encode, Decode)]
-#[cbor(array)]
-pub(crate) struct Job {
-    #[n(0)]
-    pub(crate) id: JobId,
-    #[n(1)]
-    pub(crate) hold: HoldId,
-    #[n(2)]
-    pub(crate) account: AccountNo,
-    #[n(3)]
-    pub(crate) asset: AssetId,
-    /// Everything ever held for it: the price of input and output bound.
-    #[n(4)]
-    pub(crate) amount: Amount,
-    /// Of the hold and its extensions, in the order they were taken; they sum to the amount.
-    #[cbor(n(5), with = "few")]
-    pub(crate) slices: SmallVec<[Slice; 2]>,
-    #[n(6)]
-    pub(crate) rate_card_version: u32,
-    /// The model's place on the card.
-    #[n(7)]
-    pub(crate) model: u32,
-    #[n(8)]
-    pub(crate) input_units: u64,
-    #[n(9)]
-    pub(crate) output_units_max: u64,
-    #[n(10)]
-    pub(crate) deadline_us: u64,
-    /// Deadline plus grace: when the hold's timer fires.
-    #[n(11)]
-    pub(crate) due_us: u64,
-    #[n(12)]
-    pub(crate) placed_leaf: u64,
-    #[cbor(n(13), with = "few")]
-    pub(crate) attempts: SmallVec<[Dispatch; 1]>,
-    #[n(14)]
-    pub(crate) state: JobState,
-    /// The key it counts for; `None` when the key had no cap at admission.
-    #[n(15)]
-    pub(crate) spender: Option<SpenderId>,
-    /// Its charges, in their order.
-    #[cbor(n(16), with = "few")]
-    pub(crate) parts: SmallVec<[Part; 1]>,
-    /// Whether the charges were undone.
-    #[n(17)]
-    pub(crate) reversed: bool,
-    /// Charges of it that wait in wallets' queues.
-    #[n(18)]
-    pub(crate) queued: u32,
-    /// Its retention is over; it stays for its queued charges only.
-    #[n(19)]
-    pub(crate) overdue: bool,
-    /// Leaf of the event that ended it.
-    #[n(20)]
-    pub(crate) ended_leaf: u64,
-    /// Time of that event.
-    #[n(21)]
-    pub(crate) ended_us: u64,
-    /// Its place in the timers' slot while it runs.
-    #[cbor(skip)]
-    pub(crate) place: u32,
-}
-
-impl Job {
-    /// What the charges so far took of the hold.
-    pub(crate) fn consumed(&self) -> i128 {
-        self.parts.iter().map(|part| part.cost.0 - part.beyond.0).sum()
-    }
-
-    /// What the charges so far cost.
-    pub(crate) fn charged(&self) -> i128 {
-        self.parts.iter().map(|part| part.cost.0).sum()
-    }
-
-    /// To where output is billed, or never will be, from the job's beginning.
-    pub(crate) fn output_end(&self) -> u64 {
-        let cut = |part: &Part| self.attempts.get(part.attempt as usize).map_or(0, |to| to.continues_at);
-        self.parts.iter().fold(0, |end: u64, part| end.max(cut(part)).saturating_add(part.output_units))
-    }
-
-    /// From where an attempt is paid: its own beginning, or what is billed. What lies between is billed to nobody.
-    pub(crate) fn output_from(&self, attempt: u32) -> u64 {
-        let cut = self.attempts.get(attempt as usize).map_or(0, |to| to.continues_at);
-        self.output_end().max(cut)
-    }
-
-    /// To where an attempt is paid: where the next one went on.
-    pub(crate) fn output_until(&self, attempt: u32) -> Option<u64> {
-        self.attempts.get(attempt as usize + 1).map(|next| next.continues_at)
-    }
-
-    /// What is still held of each slice, in their order.
-    pub(crate) fn open_slices(&self) -> impl Iterator<Item = Slice> + '_ {
-        let mut consumed = self.consumed();
-        self.slices.iter().map(move |slice| {
-            let taken = slice.amount.0.min(consumed);
-            consumed -= taken;
-            Slice { grant: slice.grant, amount: Amount(slice.amount.0 - taken) }
-        })
-    }
-
-    /// Where its spending counts.
-    pub(crate) fn cap_key(&self) -> Option<CapKey> {
-        self.spender.map(|spender| (self.account, spender, self.asset))
-    }
-}
-
-/// One dispatch, as it is kept.
-#[derive(Clone, Debug, Encode, Decode)]
-#[cbor(array)]
-pub(crate) struct Dispatch {
-    #[n(0)]
-    pub(crate) node: NodeId,
-    #[n(1)]
-    pub(crate) operator: OperatorNo,
-    #[n(2)]
-    pub(crate) body: Hash32,
-    #[n(3)]
-    pub(crate) continues_at: u64,
-    #[n(4)]
-    pub(crate) dispatched_us: u64,
-}
-
-/// One dispatch of a job; its number is its place in the job's list.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Attempt {
-    /// The node.
-    pub node: NodeId,
-    /// Its owner.
-    pub operator: OperatorId,
-    /// Salted commitment to the body.
-    pub body: Hash32,
-    /// Tokens delivered by earlier attempts.
-    pub continues_at: u64,
-    /// When it was dispatched, microseconds UTC.
-    pub dispatched_us: u64,
-}
-
-/// One charge of a job.
-#[derive(Clone, Debug, Encode, Decode)]
-#[cbor(array)]
-pub(crate) struct Part {
-    #[n(0)]
-    pub(crate) attempt: u32,
-    #[n(1)]
-    pub(crate) operator: OperatorNo,
-    /// Billed by this part alone.
-    #[n(2)]
-    pub(crate) input_units: u64,
-    /// Billed by this part alone.
-    #[n(3)]
-    pub(crate) output_units: u64,
-    #[n(4)]
-    pub(crate) cost: Amount,
-    /// Of the cost, what the hold did not cover.
-    #[n(5)]
-    pub(crate) beyond: Amount,
-    #[cbor(n(6), with = "few")]
-    pub(crate) slices: SmallVec<[Slice; 2]>,
-    #[n(7)]
-    pub(crate) operator_share: Amount,
-    #[n(8)]
-    pub(crate) receipt: Hash32,
-    #[n(9)]
-    pub(crate) leaf: u64,
-}
-
-impl Part {
-    pub(crate) fn platform_share(&self) -> i128 {
-        self.cost.0 - self.operator_share.0
-    }
-}
-
-/// Where a job stands.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
-#[cbor(flat)]
-pub(crate) enum JobState {
-    #[n(0)]
-    Running,
-    /// A charge ended it.
-    #[n(1)]
-    Captured,
-    /// Released; charges in parts stand.
-    #[n(2)]
-    Voided(#[n(0)] VoidReason),
-    /// Released; charges in parts stand.
-    #[n(3)]
-    Expired,
-}
-
-impl JobState {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            JobState::Running => "running",
-            JobState::Captured => "captured",
-            JobState::Voided(_) => "voided",
-            JobState::Expired => "expired",
-        }
-    }
-}
 
 /// A row that has a job, or waits for one.
 #[derive(Clone, Debug)]
@@ -249,9 +50,10 @@ enum Place {
 pub(crate) struct Jobs {
     places: Slab<Place>,
     free: Option<u32>,
-    count: usize,
-    by_id: Index<Hashed>,
-    by_hold: Index<Hashed>,
+    /// The one that was added last, if it is still there: its dispatch comes next.
+    newest: Option<JobNo>,
+    by_id: Lines,
+    by_hold: Lines,
     /// Ended jobs in the order of their ends.
     finished: Queue<JobNo>,
     /// Ended jobs that only wait for their charges' batches, by the leaf of their end.
@@ -276,12 +78,30 @@ impl std::ops::Index<JobNo> for Jobs {
 impl Jobs {
     #[inline]
     pub(crate) fn find(&self, id: &JobId) -> Option<JobNo> {
-        self.by_id.find(&id.0, |row| &used(&self.places, row).id.0).map(JobNo)
+        self.by_id.find(&id.0, |row| used(&self.places, row).id == *id).map(JobNo)
+    }
+
+    /// [`Jobs::find`] that looks at the newest job first.
+    #[inline]
+    pub(crate) fn find_newest_first(&self, id: &JobId) -> Option<JobNo> {
+        self.newest.filter(|newest| self[*newest].id == *id).or_else(|| self.find(id))
     }
 
     #[inline]
     pub(crate) fn find_hold(&self, hold: &HoldId) -> Option<JobNo> {
-        self.by_hold.find(&hold.0, |row| &used(&self.places, row).hold.0).map(JobNo)
+        self.by_hold.find(&hold.0, |row| used(&self.places, row).hold == *hold).map(JobNo)
+    }
+
+    /// See [`crate::look_ahead`].
+    #[inline]
+    pub(crate) fn touch(&self, id: &JobId, hold: &HoldId) -> u32 {
+        self.by_id.touch(&id.0) ^ self.by_hold.touch(&hold.0)
+    }
+
+    /// See [`crate::look_ahead`].
+    #[inline]
+    pub(crate) fn touch_id(&self, id: &JobId) -> u32 {
+        self.by_id.touch(&id.0)
     }
 
     pub(crate) fn get(&self, id: &JobId) -> Option<&Job> {
@@ -304,8 +124,8 @@ impl Jobs {
         })
     }
 
-    /// Adds a job whose ids are new.
-    pub(crate) fn add(&mut self, job: Job) -> JobNo {
+    /// Adds a job; its ids must be new.
+    pub(crate) fn add(&mut self, job: Job) -> Result<JobNo, ApplyError> {
         let (id, hold) = (job.id, job.hold);
         let number = match self.free {
             Some(number) => {
@@ -320,11 +140,21 @@ impl Jobs {
                 self.places.len() as u32 - 1
             }
         };
-        self.count += 1;
+        self.index(number, id, hold)?;
+        self.newest = Some(JobNo(number));
+        Ok(JobNo(number))
+    }
+
+    #[inline]
+    fn index(&mut self, number: u32, id: JobId, hold: HoldId) -> Result<(), ApplyError> {
         let places = &self.places;
-        self.by_id.insert(&id.0, number, |row| &used(places, row).id.0);
-        self.by_hold.insert(&hold.0, number, |row| &used(places, row).hold.0);
-        JobNo(number)
+        if self.by_id.insert(&id.0, number, |row| used(places, row).id == id).is_some() {
+            return Err(ApplyError::Impossible("a job is admitted twice"));
+        }
+        if self.by_hold.insert(&hold.0, number, |row| used(places, row).hold == hold).is_some() {
+            return Err(ApplyError::Impossible("a hold is placed twice"));
+        }
+        Ok(())
     }
 
     fn forget(&mut self, number: JobNo) {
@@ -334,7 +164,7 @@ impl Jobs {
         self.late.remove(&leaf);
         *self.places.get_mut(number.0).expect("it is there") = Place::Free(self.free);
         self.free = Some(number.0);
-        self.count -= 1;
+        self.newest = self.newest.filter(|newest| *newest != number);
     }
 
     /// Charges of a job left a wallet's queue: settled, stranded by an exit, or undone.
@@ -385,7 +215,7 @@ impl Jobs {
         Jobs {
             places: self.places.share(),
             free: self.free,
-            count: self.count,
+            newest: self.newest,
             by_id: self.by_id.share(),
             by_hold: self.by_hold.share(),
             finished: self.finished.share(),
@@ -393,8 +223,19 @@ impl Jobs {
         }
     }
 
-    /// Puts ended jobs back into the order of their ends.
+    /// Finds every job again after the rows were read, and puts ended ones back into the order of their ends.
     pub(crate) fn rebuild(&mut self) -> Result<(), &'static str> {
+        let rows = self.places.len() as u32;
+        self.by_id.reserve(rows as usize);
+        self.by_hold.reserve(rows as usize);
+        for number in 0..rows {
+            if number + REBUILD_AHEAD < rows {
+                let later = used(&self.places, number + REBUILD_AHEAD);
+                black_box(self.touch(&later.id, &later.hold));
+            }
+            let (id, hold) = (self[JobNo(number)].id, self[JobNo(number)].hold);
+            self.index(number, id, hold).map_err(|_| "a job or a hold is there twice")?;
+        }
         let ended = self.iter().filter(|(_, job)| job.state != JobState::Running);
         let mut ended: Vec<(u64, JobNo)> = ended.map(|(number, job)| (job.ended_leaf, number)).collect();
         ended.sort_unstable();
@@ -409,7 +250,7 @@ impl Jobs {
     }
 }
 
-/// In the order of admission, whatever rows they happen to have.
+/// In the order of admission, whatever rows they happen to have; plain ones as byte strings.
 impl<C> Encode<C> for Jobs {
     fn encode<W: minicbor::encode::Write>(
         &self,
@@ -420,7 +261,13 @@ impl<C> Encode<C> for Jobs {
             self.iter().map(|(number, job)| (job.placed_leaf, number)).collect();
         order.sort_unstable();
         e.array(order.len() as u64)?;
-        order.iter().try_for_each(|(_, number)| self[*number].encode(e, c))
+        for (_, number) in order {
+            match plain::write(&self[number]) {
+                Some(bytes) => e.bytes(&bytes)?.ok()?,
+                None => self[number].encode(e, c)?,
+            }
+        }
+        Ok(())
     }
 }
 
@@ -430,12 +277,16 @@ impl<'b, C> Decode<'b, C> for Jobs {
         let mut last = None;
         for _ in 0..definite(d)? {
             let at = d.position();
-            let job = Job::decode(d, c)?;
-            let known = jobs.find(&job.id).is_some() || jobs.find_hold(&job.hold).is_some();
-            if known || last.replace(job.placed_leaf).is_some_and(|before| before >= job.placed_leaf) {
+            let job = match d.datatype()? {
+                minicbor::data::Type::Bytes => d.bytes()?.try_into().ok().and_then(plain::read),
+                _ => Some(Job::decode(d, c)?),
+            };
+            let job = job.ok_or_else(|| minicbor::decode::Error::message("no plain job").at(at))?;
+            let late = last.replace(job.placed_leaf).is_some_and(|before| before >= job.placed_leaf);
+            jobs.places.push(Place::Used(job));
+            if late {
                 return Err(minicbor::decode::Error::message("jobs are not in the order of admission").at(at));
             }
-            jobs.add(job);
         }
         Ok(jobs)
     }
@@ -500,7 +351,8 @@ pub(crate) fn apply_dispatched(
 ) -> Result<(), ApplyError> {
     let operator = state.operators.find(&event.operator);
     let operator = operator.ok_or_else(|| ApplyError::unknown("operator", event.operator))?;
-    let number = state.job_no(event.job)?;
+    let number = state.jobs.find_newest_first(&event.job);
+    let number = number.ok_or_else(|| ApplyError::unknown("job", event.job))?;
     let job = state.jobs.row_mut(number);
     if job.state != JobState::Running || event.attempt as usize != job.attempts.len() {
         return Err(ApplyError::Impossible("attempts of a running job are numbered without gaps"));

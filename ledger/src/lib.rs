@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod accounts;
+mod ahead;
 mod apply;
 pub mod batches;
 mod books;
@@ -14,12 +15,14 @@ mod credit_lines;
 mod decide;
 pub mod deposits;
 mod earnings;
+mod fingerprint;
 pub mod grants;
 pub mod holds;
 mod idempotency;
 mod index;
 pub mod invariants;
 pub mod jobs;
+mod lines;
 mod moves;
 pub mod nodes;
 pub mod preset;
@@ -35,6 +38,7 @@ pub mod timers;
 pub mod vouchers;
 mod wallets;
 
+pub use ahead::look_ahead;
 pub use apply::{ApplyError, apply, end_commit};
 pub use command::{Command, CommandBody};
 pub use decide::{Decided, Decision, decide, decide_into};

@@ -419,22 +419,23 @@ fn view(state: &State, job: &Job) -> JobView {
         JobState::Expired => JobStatus::Expired,
         JobState::Captured => JobStatus::Captured,
     };
-    let charge = job.parts.last().map(|last| {
-        let sum = |of: fn(&Part) -> i128| Amount(job.parts.iter().map(of).sum());
+    let parts = job.parts();
+    let charge = parts.last().map(|last| {
+        let sum = |of: fn(&Part) -> i128| Amount(parts.iter().map(of).sum());
         ChargeView {
             attempt: last.attempt,
-            input_units: job.parts.iter().map(|part| part.input_units).sum(),
-            output_units: job.parts.iter().map(|part| part.output_units).sum(),
+            input_units: parts.iter().map(|part| part.input_units).sum(),
+            output_units: parts.iter().map(|part| part.output_units).sum(),
             cost: sum(|part| part.cost.0),
             operator_share: sum(|part| part.operator_share.0),
             platform_share: sum(Part::platform_share),
             receipt: last.receipt,
             leaf: last.leaf,
             reversed: job.reversed,
-            parts: job.parts.len() as u32,
+            parts: parts.len() as u32,
         }
     });
-    let attempt = |dispatch: &Dispatch| Attempt {
+    let attempt = |dispatch: Dispatch| Attempt {
         node: dispatch.node,
         operator: state.operators[dispatch.operator].id,
         body: dispatch.body,
@@ -454,7 +455,7 @@ fn view(state: &State, job: &Job) -> JobView {
         deadline_us: job.deadline_us,
         due_us: job.due_us,
         asset: job.asset,
-        amount: job.amount,
+        amount: job.amount(),
         charge,
     }
 }
@@ -463,7 +464,7 @@ fn view(state: &State, job: &Job) -> JobView {
 /// older charges are in the books.
 pub fn captures_after(state: &State, leaf: Option<u64>, count: usize) -> Vec<(u64, JobId)> {
     let first = leaf.map_or(0, |leaf| leaf.saturating_add(1));
-    let charged = state.jobs.ended_from(first).filter(|job| !job.parts.is_empty());
+    let charged = state.jobs.ended_from(first).filter(|job| job.part_count() > 0);
     charged.map(|job| (job.ended_leaf, job.id)).take(count).collect()
 }
 
@@ -691,12 +692,12 @@ pub fn trial_balance(state: &State) -> Vec<TrialLine> {
 
 /// One ledger account by its number.
 pub fn ledger_account(state: &State, number: LedgerAccount) -> Option<TrialLine> {
-    let row = state.books.row(number)?;
+    let (key, row) = (state.books.key(number)?, state.books.counters(number)?);
     Some(TrialLine {
         number,
-        owner: state.accounts.id(row.key().owner),
-        kind: row.key().kind,
-        asset: row.key().asset,
+        owner: state.accounts.id(key.owner),
+        kind: key.kind,
+        asset: key.asset,
         debits_posted: row.debits_posted,
         credits_posted: row.credits_posted,
         debits_pending: row.debits_pending,

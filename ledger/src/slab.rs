@@ -142,34 +142,6 @@ pub(crate) fn definite(d: &mut Decoder) -> Result<u64, DecodeError> {
     d.array()?.ok_or_else(|| DecodeError::message("expected an array of definite length").at(at))
 }
 
-/// CBOR of small lists that lie in place.
-pub(crate) mod few {
-    use minicbor::{Decode, Decoder, Encode, Encoder};
-    use smallvec::{Array, SmallVec};
-
-    pub(crate) fn encode<C, A: Array, W: minicbor::encode::Write>(
-        list: &SmallVec<A>,
-        e: &mut Encoder<W>,
-        c: &mut C,
-    ) -> Result<(), minicbor::encode::Error<W::Error>>
-    where
-        A::Item: Encode<C>,
-    {
-        list.as_slice().encode(e, c)
-    }
-
-    pub(crate) fn decode<'b, C, A: Array>(
-        d: &mut Decoder<'b>,
-        c: &mut C,
-    ) -> Result<SmallVec<A>, minicbor::decode::Error>
-    where
-        A::Item: Decode<'b, C>,
-    {
-        let count = super::definite(d)?;
-        (0..count).map(|_| A::Item::decode(d, c)).collect()
-    }
-}
-
 /// Rows in the order they came, the oldest leave first; numbered from the first there ever was.
 #[derive(Clone, Debug)]
 pub(crate) struct Queue<T> {
@@ -230,7 +202,9 @@ impl<T: Clone> Queue<T> {
     pub(crate) fn push(&mut self, row: T) -> u64 {
         let at = self.next;
         if self.blocks.is_empty() || (at as usize).is_multiple_of(BLOCK_ROWS) {
-            self.blocks.push_back(Shared::Own(Vec::new()));
+            // The first block of all grows as it needs; the others are filled for sure.
+            let rows = if at == 0 { 4 } else { BLOCK_ROWS };
+            self.blocks.push_back(Shared::Own(Vec::with_capacity(rows)));
         }
         self.blocks.back_mut().expect("a block was added for the row").get_mut().push(row);
         self.next += 1;

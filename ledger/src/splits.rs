@@ -43,6 +43,11 @@ pub(crate) fn proportion(whole: Amount, part: i128, of: i128) -> Option<i128> {
     if part == of {
         return Some(whole.0);
     }
+    if let (Ok(whole), Ok(part), Ok(of)) = (u64::try_from(whole.0), u64::try_from(part), u64::try_from(of))
+        && let Some(product) = whole.checked_mul(part)
+    {
+        return product.checked_div(of).map(i128::from);
+    }
     whole.0.checked_mul(part)?.checked_div(of)
 }
 

@@ -29,11 +29,36 @@ pub enum Due {
 /// Microseconds of one slot are 2^16: a million holds over ten minutes are some hundred a slot.
 const SLOT_BITS: u32 = 16;
 
-/// Open holds in slots of time, in each slot in no order that matters; grants in order. Rebuilt from jobs and grants.
-/// Only the latest slot may be empty: it stays for the holds that come next.
+/// Most places of a slot for each hold in it, beyond the first few: a hold that ends leaves its place empty, so that no
+/// other job's row has to be read.
+const PLACES_PER_HOLD_MAX: usize = 8;
+
+/// Holds that end within one slot of time, in no order that matters.
+#[derive(Clone, Default, Debug)]
+struct Slot {
+    places: Vec<Option<JobNo>>,
+    open: usize,
+}
+
+impl Slot {
+    fn holds(&self) -> impl Iterator<Item = JobNo> {
+        self.places.iter().flatten().copied()
+    }
+
+    /// Moves holds together.
+    fn tidy(&mut self, jobs: &mut Jobs) {
+        self.places.retain(Option::is_some);
+        for (number, place) in self.places.iter().flatten().zip(0..) {
+            jobs.row_mut(*number).place = place;
+        }
+    }
+}
+
+/// Open holds in slots of time, grants in order. Rebuilt from jobs and grants. Only the latest slot may be without a hold:
+/// it stays for those that come next.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Timers {
-    holds: BTreeMap<u64, Vec<JobNo>>,
+    holds: BTreeMap<u64, Slot>,
     grants: BTreeSet<(u64, GrantId)>,
 }
 
@@ -42,12 +67,14 @@ impl Timers {
     pub(crate) fn add_hold(&mut self, jobs: &mut Jobs, number: JobNo) {
         let job = jobs.row_mut(number);
         let at = job.due_us >> SLOT_BITS;
-        if self.holds.last_key_value().is_some_and(|(last, slot)| *last != at && slot.is_empty()) {
+        let latest = self.holds.last_key_value();
+        if latest.is_some_and(|(last, slot)| *last != at && slot.open == 0) {
             self.holds.pop_last();
         }
         let slot = self.holds.entry(at).or_default();
-        job.place = slot.len() as u32;
-        slot.push(number);
+        job.place = slot.places.len() as u32;
+        slot.places.push(Some(number));
+        slot.open += 1;
     }
 
     /// Takes a running job out, by the place it remembers.
@@ -56,12 +83,14 @@ impl Timers {
         let (at, place) = (job.due_us >> SLOT_BITS, job.place as usize);
         let latest = self.holds.last_key_value().is_some_and(|(last, _)| *last == at);
         let slot = self.holds.get_mut(&at).expect("a running job is in the slot of its end");
-        assert_eq!(slot[place], number, "a job knows its place");
-        slot.swap_remove(place);
-        match slot.get(place) {
-            Some(moved) => jobs.row_mut(*moved).place = place as u32,
-            None if slot.is_empty() && !latest => drop(self.holds.remove(&at)),
-            None => {}
+        assert_eq!(slot.places[place].take(), Some(number), "a job knows its place");
+        slot.open -= 1;
+        if slot.open == 0 && !latest {
+            self.holds.remove(&at);
+        } else if slot.open == 0 {
+            slot.places.clear();
+        } else if slot.places.len() > 64.max(slot.open * PLACES_PER_HOLD_MAX) {
+            slot.tidy(jobs);
         }
     }
 
@@ -75,13 +104,13 @@ impl Timers {
 
     /// Every running job.
     pub(crate) fn running(&self) -> impl Iterator<Item = JobNo> {
-        self.holds.values().flatten().copied()
+        self.holds.values().flat_map(Slot::holds)
     }
 
     /// When the next timer fires.
     pub(crate) fn next_us(&self, jobs: &Jobs) -> Option<u64> {
-        let first = self.holds.values().find(|slot| !slot.is_empty());
-        let hold = first.and_then(|slot| slot.iter().map(|number| jobs[*number].due_us).min());
+        let first = self.holds.values().find(|slot| slot.open > 0);
+        let hold = first.and_then(|slot| slot.holds().map(|number| jobs[number].due_us).min());
         let grant = self.grants.first().map(|(us, _)| *us);
         hold.into_iter().chain(grant).min()
     }
@@ -92,7 +121,7 @@ impl Timers {
         let mut due: Vec<(u64, Due)> = grants.map(|(us, grant)| (*us, Due::Grant(*grant))).collect();
         let mut holds = 0;
         for slot in self.holds.range(..=now_us >> SLOT_BITS).map(|(_, slot)| slot) {
-            let ended = slot.iter().map(|number| &jobs[*number]).filter(|job| job.due_us <= now_us);
+            let ended = slot.holds().map(|number| &jobs[number]).filter(|job| job.due_us <= now_us);
             let mut ended: Vec<(u64, Due)> = ended.map(|job| (job.due_us, Due::Hold(job.hold))).collect();
             let left = count - holds;
             if ended.len() > left {

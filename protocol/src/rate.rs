@@ -115,6 +115,13 @@ impl RateCard {
 /// `ceil(price x units / per_units)`: one rounding per hold, over the cumulative usage, in the platform's favour by
 /// less than one base unit (rulings: cumulative, never per token class). `None` beyond 128 bits or at `per_units` 0.
 pub fn price_ceil(price: Amount, per_units: u64, units: u64) -> Option<Amount> {
+    // Nearly every price; a division of 128 bits is a loop.
+    if let Ok(price) = u64::try_from(price.0)
+        && let Some(gross) = price.checked_mul(units)
+        && per_units > 0
+    {
+        return Some(Amount(gross.div_ceil(per_units).into()));
+    }
     let gross = price.0.checked_mul(i128::from(units))?;
     let per = i128::from(per_units);
     if per == 0 || gross < 0 {
@@ -126,7 +133,15 @@ pub fn price_ceil(price: Amount, per_units: u64, units: u64) -> Option<Amount> {
 /// Cumulative share with carried remainder: `floor(gross_total x share / 1 000 000) - paid_before`. Over any number of
 /// charges nobody is off by a whole base unit.
 pub fn share_floor(gross_total: Amount, share_ppm: u32, paid_before: Amount) -> Option<Amount> {
-    let due = gross_total.0.checked_mul(i128::from(share_ppm))?.div_euclid(1_000_000);
+    let share = i128::from(share_ppm);
+    let due = match u64::try_from(gross_total.0) {
+        // The same, by divisions of 64 bits: whole millions and the rest are shared apart, and only the rest rounds.
+        Ok(gross) => {
+            i128::from(gross / 1_000_000) * share
+                + i128::from(gross % 1_000_000 * u64::from(share_ppm) / 1_000_000)
+        }
+        Err(_) => gross_total.0.checked_mul(share)?.div_euclid(1_000_000),
+    };
     Amount(due).checked_sub(paid_before)
 }
 
