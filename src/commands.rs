@@ -10,8 +10,11 @@ pub mod log_source;
 mod mirror;
 mod model;
 mod restore;
+mod serve;
 mod up;
 mod worker;
+
+pub use up::interrupted;
 
 use crate::output::Output;
 use std::process::ExitCode;
@@ -21,6 +24,8 @@ use std::process::ExitCode;
 pub enum Command {
     /// The whole network on this machine, and one customer's story on it.
     Up(up::Up),
+    /// The coordinator, or some of its roles, each in a process of its own where wanted.
+    Serve(serve::Serve),
     /// The operator's side.
     #[command(subcommand)]
     Worker(worker::Worker),
@@ -51,6 +56,7 @@ pub enum Command {
 pub fn run(command: Command, output: Output) -> anyhow::Result<ExitCode> {
     match command {
         Command::Up(up) => up.run(output),
+        Command::Serve(serve) => serve.run(output),
         Command::Worker(worker) => worker.run(output),
         Command::Model(model) => model.run(output),
         Command::Ledger(ledger) => ledger.run(output),

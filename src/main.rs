@@ -7,6 +7,7 @@ mod commands;
 mod exit_code;
 mod network;
 mod output;
+mod serve;
 mod story;
 
 use clap::Parser;

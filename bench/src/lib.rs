@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod growth;
 pub mod journal;
 pub mod ledger;
 mod load;

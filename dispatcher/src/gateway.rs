@@ -118,9 +118,19 @@ pub struct Gateway {
     tasks: JoinSet<()>,
 }
 
+/// Whose jobs the log may hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Company {
+    /// All of them are this gateway's.
+    Alone,
+    /// Other gateways' too.
+    Others,
+}
+
 /// What the gateway's parts share.
 pub(crate) struct Shared {
     pub name: String,
+    pub company: Company,
     pub client: LedgerClient,
     pub nats: async_nats::Client,
     pub models: BTreeMap<String, ServedModel>,
@@ -152,13 +162,26 @@ impl Gateway {
     /// # Errors
     /// [`GatewayError`]; nothing is left running.
     pub async fn start(options: GatewayOptions) -> Result<Gateway, GatewayError> {
+        Gateway::start_in(options, Company::Alone).await
+    }
+
+    /// The same for one of several gateways on one log: jobs that its own store does not know are another's, and left to
+    /// it; of a job that it lost before anything of it was delivered, the hold ends by its expiry.
+    ///
+    /// # Errors
+    /// As [`Gateway::start`].
+    pub async fn start_among_others(options: GatewayOptions) -> Result<Gateway, GatewayError> {
+        Gateway::start_in(options, Company::Others).await
+    }
+
+    async fn start_in(options: GatewayOptions, company: Company) -> Result<Gateway, GatewayError> {
         let token = options.name.as_bytes();
         if token.is_empty() || token.len() > 64 || !token.iter().all(u8::is_ascii_alphanumeric) {
             let (field, expected) = ("name", "1 to 64 letters and digits");
             return Err(GatewayError::Option { field, expected, given: options.name });
         }
         let listen = options.listen;
-        let shared = Arc::new(Shared::new(options)?);
+        let shared = Arc::new(Shared::new(options, company)?);
         let mut tasks = JoinSet::new();
         listen_to_workers(&shared, &mut tasks).await?;
         roster::load(&shared).await?;
@@ -216,9 +239,12 @@ async fn recover(shared: &Arc<Shared>, tasks: &mut JoinSet<()>) -> Result<(), Ga
 }
 
 /// Jobs that nobody relays any more: their nodes shall stop and hand in what they have.
-async fn cancel_abandoned(shared: &Shared) -> Result<usize, SubmitError> {
+async fn cancel_abandoned(shared: &Shared) -> Result<usize, GatewayError> {
     let open = shared.client.read(query::open_jobs).await?;
     for job in &open {
+        if !recovery::is_ours(shared, &job.job)? {
+            continue;
+        }
         if let Some((attempt, last)) = job.attempts.iter().enumerate().next_back() {
             let (operator, node, attempt) = (last.operator, last.node, attempt as u32);
             outgoing::cancel(&shared.nats, &Address { operator, node, job: job.job, attempt }).await;
@@ -228,12 +254,13 @@ async fn cancel_abandoned(shared: &Shared) -> Result<usize, SubmitError> {
 }
 
 impl Shared {
-    fn new(options: GatewayOptions) -> Result<Shared, GatewayError> {
+    fn new(options: GatewayOptions, company: Company) -> Result<Shared, GatewayError> {
         let models = options.models.into_iter().map(|m| (m.model.clone(), m)).collect();
         Ok(Shared {
             store: Store::open(&options.data_dir)?,
             data_dir: options.data_dir,
             name: options.name,
+            company,
             client: options.client,
             nats: options.nats,
             models,

@@ -10,7 +10,7 @@ use crate::client::{LedgerClient, LocalLedger};
 use crate::keeper::{Keeper, KeeperOptions};
 use crate::pipeline::{Boot, Input, Pipeline, PipelineOptions, Position, StopReason};
 use crate::reader::{ArchiveFollower, Reader, ReaderOptions};
-use crate::segment::Sealer;
+use crate::segment::{Courier, DirectoryStore, Sealer, StoreLocation};
 use crate::snapshot_store::SnapshotStore;
 use crate::snapshotter::{SnapshotOptions, Snapshotter};
 use crate::stream::{self, LEDGER_STREAM, LEDGER_SUBJECT};
@@ -61,6 +61,8 @@ pub struct JournalOptions {
     pub unsealed_files: usize,
     /// Where the newest signed checkpoint is published, for the segments; `tlog/checkpoint` under the data folder.
     pub checkpoint: PathBuf,
+    /// Where sealed segments are copied to besides.
+    pub archive_copy: Option<StoreLocation>,
 }
 
 impl JournalOptions {
@@ -81,6 +83,7 @@ impl JournalOptions {
             snapshots: SnapshotOptions::usual(),
             unsealed_files: crate::segment::SEALED_AFTER_FILES,
             checkpoint,
+            archive_copy: None,
         }
     }
 }
@@ -330,6 +333,14 @@ fn keeper_options(
     let archive = options.data_dir.join(crate::tail::ARCHIVE_FOLDER);
     let checkpoint = options.checkpoint.clone();
     let when = options.snapshots.clone();
+    let courier = match &options.archive_copy {
+        Some(location) => {
+            let copy = location.open().map_err(crate::tail::TailError::from)?;
+            let own = Arc::new(DirectoryStore::new(&archive));
+            Some(Courier::start(own, copy).map_err(StartError::Thread)?)
+        }
+        None => None,
+    };
     Ok(KeeperOptions {
         url: options.url.clone(),
         credentials: options.credentials.clone(),
@@ -339,6 +350,7 @@ fn keeper_options(
         stopped: wires.stopped.subscribe(),
         queue: wires.queue.clone(),
         swept_from: recovered.swept_from,
+        courier,
         lock: lock.try_clone().map_err(StartError::Thread)?,
     })
 }

@@ -4,7 +4,7 @@
 use crate::auth::{self, Credentials};
 use crate::pipeline::{Input, Position, ReadBack, StopReason};
 use crate::reader::{RawCheck, ReadError, Reader, ReaderOptions, Until};
-use crate::segment::{Sealer, SegmentBuilder, SegmentError, Wound};
+use crate::segment::{Courier, Sealer, SegmentBuilder, SegmentError, Wound};
 use crate::snapshotter::Snapshotter;
 use crate::stream::LEDGER_STREAM;
 use crate::tail::{CommitHead, TailError};
@@ -34,6 +34,8 @@ pub(crate) struct KeeperOptions {
     pub(crate) queue: UnboundedSender<Message>,
     /// Commits before this one were not read back at the start.
     pub(crate) swept_from: u64,
+    /// Brings what is sealed elsewhere.
+    pub(crate) courier: Option<Courier>,
     /// The data folder's lock, a copy: it is free when both are gone.
     pub(crate) lock: File,
 }
@@ -139,8 +141,13 @@ impl Running {
     fn seal(&self) -> bool {
         loop {
             match self.options.sealer.seal_next() {
-                Ok(Some(_)) if self.options.stopped.borrow().is_none() => {}
-                Ok(_) => return false,
+                Ok(Some(_)) => {
+                    self.options.courier.iter().for_each(Courier::wake);
+                    if self.options.stopped.borrow().is_some() {
+                        return false;
+                    }
+                }
+                Ok(None) => return false,
                 Err(error) => {
                     tracing::warn!(target: "journal", "{error}");
                     return true;

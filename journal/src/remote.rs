@@ -241,8 +241,21 @@ impl RemoteLedger {
                 witness: None,
                 stopped: self.inner.stopped.clone(),
             };
-            let replica = Replica::start(options).await;
-            replica.map_err(|e| SubmitError::Stopped(e.to_string()))
+            let ended = |reason: String| SubmitError::Stopped(reason);
+            let last = self.inner.reader.last_commit().await.map_err(|e| ended(e.to_string()))?;
+            let replica = Replica::start(options).await.map_err(|e| ended(e.to_string()))?;
+            // As long as it takes: an answer from the middle of the log would be one from the past.
+            let (mut position, mut stopped) = (replica.position(), replica.stopped());
+            tokio::select! {
+                reached = position.wait_for(|position| position.commit >= last) => {
+                    reached.map(drop).map_err(|_| ended("the replica of the log died".to_owned()))?;
+                }
+                reason = stopped.wait_for(Option::is_some) => {
+                    let reason = reason.ok().and_then(|reason| reason.as_ref().map(ToString::to_string));
+                    return Err(ended(reason.unwrap_or_default()));
+                }
+            }
+            Ok(replica)
         };
         self.inner.replica.get_or_try_init(begin).await
     }

@@ -10,6 +10,7 @@ pub use proof::{Evidence, Proved};
 
 use crate::pipeline::Position;
 use crate::reader::{ReadError, Reader, ReaderOptions};
+use crate::segment::{Copied, DirectoryStore, SegmentError, StoreLocation, copy_missing};
 use crate::snapshotter::FoldError;
 use crate::stream::{LEDGER_STREAM, LEDGER_SUBJECT, StreamError, init_streams};
 use crate::tail::TailError;
@@ -20,6 +21,7 @@ use serde::Serialize;
 use std::collections::VecDeque;
 use std::future::IntoFuture;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Messages on their way to a stream that nobody else writes.
@@ -122,6 +124,12 @@ pub struct RestoreOptions {
     pub client: async_nats::Client,
     /// Checkpoints, policy, snapshots, high-water mark to prove the result with.
     pub evidence: Evidence,
+}
+
+/// Brings every segment of a copy elsewhere into an archive's folder that lacks it; each is verified before it is stored. The
+/// tail is not among them: what was not sealed is in the folder, in the stream, or lost with both.
+pub fn fetch_segments(from: &StoreLocation, archive: &Path) -> Result<Copied, SegmentError> {
+    copy_missing(&from.open()?, &(Arc::new(DirectoryStore::new(archive)) as _), &|| true)
 }
 
 /// What was done.

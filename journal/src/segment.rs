@@ -1,7 +1,10 @@
 //! Sealed segments of the archive: verbatim commits in zstd frames, with head, index, checkpoint and a hash of everything.
 //! Written once, then immutable. Format: `specs/archive.md` section 3. Must not: know JetStream, or who seals when.
 
+mod bucket;
 mod builder;
+mod courier;
+mod location;
 mod parts;
 mod reading;
 mod sealer;
@@ -9,11 +12,15 @@ mod store;
 #[cfg(test)]
 mod tests;
 
+pub use bucket::{Bucket, BucketKeys, BucketStore};
 pub use builder::SegmentBuilder;
+pub use courier::{Copied, copy_missing};
+pub use location::{LocationError, StoreLocation};
 pub use reading::Segment;
 pub use sealer::{SEALED_AFTER_FILES, Sealer};
 pub use store::{DirectoryStore, SegmentStore};
 
+pub(crate) use courier::Courier;
 pub(crate) use parts::{Part, keep_aside, list_parts, set_aside};
 pub(crate) use sealer::Wound;
 

@@ -73,6 +73,18 @@ async fn the_same_door() {
     leader.shutdown().await.unwrap();
 }
 
+/// A gateway that has just come must not answer from an empty state, nor from the middle of the log.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_question_waits_for_the_whole_log() {
+    let harness = Harness::start().await;
+    let leader = leader(&harness).await;
+    submit_many(leader.journal(), 0..3_000, 64).await;
+    let committed = leader.journal().position().borrow().commit;
+    let gateway = harness.gateway().await;
+    assert_eq!(gateway.read(|state| state.last_commit()).await.unwrap(), committed);
+    leader.shutdown().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn commands_wait_for_a_sequencer_and_are_not_lost_with_one() {
     let harness = Harness::start().await;

@@ -17,9 +17,43 @@ pub enum Bench {
     Journal(Journal),
     /// Replaying the log, live and from the archive. Example: counterfoil bench replay --events 2000000
     Replay(Replay),
+    /// The same figures at one size after another. Example: counterfoil bench growth --accounts 10000,1000000
+    Growth(Growth),
+    /// A process that opens a log; `bench growth` and `bench journal` start it.
+    #[command(hide = true)]
+    OpenLog(OpenLog),
     /// A gateway in a process of its own; `bench journal` starts it.
     #[command(hide = true)]
     GatewayLoad(GatewayLoad),
+}
+
+/// See [`Bench::Growth`].
+#[derive(clap::Args)]
+pub struct Growth {
+    /// Sizes: accounts, each with one grant.
+    #[arg(long, default_value = "10000,1000000,10000000", value_name = "N", value_delimiter = ',',
+          value_parser = clap::value_parser!(u32).range(2..))]
+    accounts: Vec<u32>,
+    /// Least events of the log that is opened again.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    events: u64,
+    /// Operations of each measurement in memory.
+    #[arg(long, default_value_t = 1_000_000, value_name = "N")]
+    operations: u32,
+    /// Length of each durable part.
+    #[arg(long, default_value_t = 5, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: u64,
+    /// Where the server keeps its data while it runs: a folder on the disk that is measured.
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+}
+
+/// See [`Bench::OpenLog`].
+#[derive(clap::Args)]
+pub struct OpenLog {
+    url: String,
+    credentials: PathBuf,
+    data_dir: PathBuf,
 }
 
 /// See [`Bench::GatewayLoad`].
@@ -129,6 +163,21 @@ impl Bench {
                     program: std::env::current_exe()?,
                 };
                 runtime.block_on(bench::journal::run(options))?
+            }
+            Bench::Growth(Growth { accounts, events, operations, seconds, dir }) => {
+                let options = bench::growth::GrowthOptions {
+                    accounts,
+                    events,
+                    operations,
+                    part: Duration::from_secs(seconds),
+                    dir: folder(dir)?,
+                    program: std::env::current_exe()?,
+                };
+                runtime.block_on(bench::growth::run(options))?
+            }
+            Bench::OpenLog(OpenLog { url, credentials, data_dir }) => {
+                runtime.block_on(bench::growth::open_log(url, credentials, data_dir))?;
+                return Ok(ExitCode::SUCCESS);
             }
             Bench::GatewayLoad(GatewayLoad { url, credentials, seconds, accounts, number }) => {
                 let length = Duration::from_secs(seconds);

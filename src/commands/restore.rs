@@ -5,8 +5,9 @@ use crate::output::Output;
 use anyhow::{Context, Result, bail};
 use journal::auth::{self, Credentials};
 use journal::restore::{
-    Evidence, Plan, Restore, RestoreError, RestoreOptions, Restored, Step, move_stream_aside,
+    Evidence, Plan, Restore, RestoreError, RestoreOptions, Restored, Step, fetch_segments, move_stream_aside,
 };
+use journal::segment::{Copied, StoreLocation};
 use journal::server::{NatsServer, NatsServerOptions, PortChoice, find_nats_server};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -15,11 +16,17 @@ use std::process::ExitCode;
 /// Rebuild the stream of an empty or damaged nats-server from segments, tail and what survived in it.
 ///
 /// Example, with everything stopped: counterfoil restore --archive data/archive --data data
+/// From a copy in a bucket: counterfoil restore --from s3://books/first --data data
 #[derive(clap::Args)]
 pub struct RestoreCommand {
-    /// Folder with segment-*.cfs and tail-*.cft files, or a data directory that has it.
-    #[arg(long, value_name = "DIR")]
-    archive: PathBuf,
+    /// Folder with segment-*.cfs and tail-*.cft files, or a data directory that has it; with --from, where its segments
+    /// go, by default the data directory's own archive.
+    #[arg(long, value_name = "DIR", required_unless_present = "from")]
+    archive: Option<PathBuf>,
+    /// First bring the segments from a copy elsewhere: file:///folder or s3://bucket/prefix, with
+    /// ?endpoint=https://host:port for a server that is not Amazon's. Keys: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY.
+    #[arg(long, value_name = "URL")]
+    from: Option<StoreLocation>,
     /// Data directory whose nats-server is to be rebuilt; nothing else may run on it.
     #[arg(long, value_name = "DIR", required_unless_present = "nats")]
     data: Option<PathBuf>,
@@ -47,8 +54,13 @@ struct Moved {
 impl RestoreCommand {
     /// Runs it.
     pub fn run(self, output: Output) -> Result<ExitCode> {
+        let archive = self.archive()?;
+        let fetched = match &self.from {
+            Some(from) => fetch_segments(from, &archive)?,
+            None => Copied::default(),
+        };
         let runtime = tokio::runtime::Runtime::new()?;
-        let (restored, moved) = match runtime.block_on(self.restore()) {
+        let (restored, moved) = match runtime.block_on(self.restore(&archive)) {
             Err(error) if matches!(error.downcast_ref(), Some(RestoreError::NotProved(_))) => {
                 eprintln!("counterfoil: {error:#}");
                 return Ok(ExitCode::from(EXIT_NOT_PROVED));
@@ -56,52 +68,61 @@ impl RestoreCommand {
             other => other?,
         };
         let mut value = serde_json::to_value(&restored)?;
+        value["fetched_segments"] = json!(fetched.segments);
+        value["fetched_bytes"] = json!(fetched.bytes);
         value["moved_aside"] = json!(moved.path);
         value["moved_because"] = json!(moved.reason);
         output.result(&describe(&restored, &moved), &value);
         Ok(ExitCode::SUCCESS)
     }
 
-    async fn restore(&self) -> Result<(Restored, Moved)> {
+    /// Where the archive lies, or will lie.
+    fn archive(&self) -> Result<PathBuf> {
+        let own = || self.data.as_ref().map(|data| data.join(journal::tail::ARCHIVE_FOLDER));
+        let archive = self.archive.clone().or_else(own);
+        archive.context("give --archive DIR, where the segments of --from go").context(Failure::Usage)
+    }
+
+    async fn restore(&self, archive: &Path) -> Result<(Restored, Moved)> {
         match (&self.data, &self.nats, &self.credentials) {
-            (Some(data), _, _) => self.rebuild_under(data).await,
-            (None, Some(url), Some(file)) => self.rebuild_at(url, file).await,
+            (Some(data), _, _) => self.rebuild_under(data, archive).await,
+            (None, Some(url), Some(file)) => self.rebuild_at(url, file, archive).await,
             (None, _, _) => bail!("give --data DIR, or --nats URL with --credentials FILE"),
         }
     }
 
-    async fn rebuild_under(&self, data: &Path) -> Result<(Restored, Moved)> {
+    async fn rebuild_under(&self, data: &Path, archive: &Path) -> Result<(Restored, Moved)> {
         let _lock = journal::journal::lock_data_dir(data)?;
         let binary = find_nats_server()?;
         let options = NatsServerOptions { binary, data_dir: data.to_owned(), port: PortChoice::Any };
         let mut server = NatsServer::start(options).await?;
         let credentials = server.keys().restore_credentials()?;
-        let evidence = Evidence::gather(data, &self.archive)?;
-        let mut restore = self.open(&server.url(), &credentials, evidence.clone()).await?;
+        let evidence = Evidence::gather(data, archive)?;
+        let mut restore = open(&server.url(), &credentials, archive, evidence.clone()).await?;
         let plan = restore.plan().await?;
         let mut moved = Moved::default();
         if let Some(reason) = self.reason_to_move(&plan)? {
             server.stop().await?;
             moved = Moved { reason: Some(reason), path: move_stream_aside(data)? };
             server.restart().await?;
-            restore = self.open(&server.url(), &credentials, evidence).await?;
+            restore = open(&server.url(), &credentials, archive, evidence).await?;
         } else if plan.step == Step::Create {
             // A stream that the server could not load is not there for it, but its files are.
             server.stop().await?;
             moved.path = move_stream_aside(data)?;
             server.restart().await?;
-            restore = self.open(&server.url(), &credentials, evidence).await?;
+            restore = open(&server.url(), &credentials, archive, evidence).await?;
         }
         let restored = restore.carry_out(&plan).await?;
         server.stop().await?;
         Ok((restored, moved))
     }
 
-    async fn rebuild_at(&self, url: &str, file: &Path) -> Result<(Restored, Moved)> {
+    async fn rebuild_at(&self, url: &str, file: &Path, archive: &Path) -> Result<(Restored, Moved)> {
         let credentials = Credentials::read(file)?;
-        let data = self.archive.parent().unwrap_or(&self.archive);
-        let evidence = Evidence::gather(data, &self.archive)?;
-        let restore = self.open(url, &credentials, evidence).await?;
+        let data = archive.parent().unwrap_or(archive);
+        let evidence = Evidence::gather(data, archive)?;
+        let restore = open(url, &credentials, archive, evidence).await?;
         let plan = restore.plan().await?;
         if let Some(reason) = self.reason_to_move(&plan)? {
             let stream = journal::stream::LEDGER_STREAM.to_owned();
@@ -109,12 +130,6 @@ impl RestoreCommand {
             return Err(anyhow::Error::new(refused).context(Failure::Finding));
         }
         Ok((restore.carry_out(&plan).await?, Moved::default()))
-    }
-
-    async fn open(&self, url: &str, credentials: &Credentials, evidence: Evidence) -> Result<Restore> {
-        let client = auth::connect(url, credentials).await?;
-        let options = RestoreOptions { archive: self.archive.clone(), client, evidence };
-        Restore::open(options).context(Failure::Finding)
     }
 
     /// Why the stream must be moved away first; an error when that takes --force.
@@ -126,6 +141,12 @@ impl RestoreCommand {
             (Step::Nothing | Step::Append { .. } | Step::Create | Step::Refuse { .. }, None) => Ok(None),
         }
     }
+}
+
+async fn open(url: &str, credentials: &Credentials, archive: &Path, evidence: Evidence) -> Result<Restore> {
+    let client = auth::connect(url, credentials).await?;
+    let options = RestoreOptions { archive: archive.to_owned(), client, evidence };
+    Restore::open(options).context(Failure::Finding)
 }
 
 fn describe(restored: &Restored, moved: &Moved) -> String {

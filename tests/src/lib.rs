@@ -8,5 +8,6 @@
 pub mod check;
 pub mod faults;
 pub mod network;
+pub mod roles;
 
 pub use network::{Network, NetworkOptions};

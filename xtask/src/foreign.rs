@@ -1,5 +1,6 @@
 //! Programs that are not ours and check ours from outside: a Python environment with pinned clients, and hledger.
-//! Only tests need them. Their places reach the tests by `COUNTERFOIL_PYTHON` and `COUNTERFOIL_HLEDGER`.
+//! Only tests need them. Their places reach the tests by `COUNTERFOIL_PYTHON`, `COUNTERFOIL_S3_PYTHON` and
+//! `COUNTERFOIL_HLEDGER`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,8 +11,25 @@ use anyhow::{Context, Result, bail};
 use crate::tools;
 use crate::workspace::Workspace;
 
-/// The one file that pins them.
-const REQUIREMENTS: &str = "xtask/foreign-requirements.txt";
+/// One environment: its folder under the tools, the file that pins it, what must be there to be used.
+struct PythonEnvironment {
+    folder: &'static str,
+    requirements: &'static str,
+    imports: &'static str,
+}
+
+/// Clients of what we serve.
+const CLIENTS: PythonEnvironment = PythonEnvironment {
+    folder: "venv",
+    requirements: "xtask/foreign-requirements.txt",
+    imports: "beancount, cbor2, duckdb, nats, nacl, openai, zcbor",
+};
+/// An S3 server; apart, because it pins other versions of what it brings.
+const S3_SERVER: PythonEnvironment = PythonEnvironment {
+    folder: "venv-s3",
+    requirements: "xtask/s3-requirements.txt",
+    imports: "moto.server",
+};
 
 /// Where the npm clients of the payment tests are pinned.
 const X402_CLIENTS: &str = "contracts/tests/x402";
@@ -24,7 +42,8 @@ pub struct Foreign {
 
 pub fn ensure(workspace: &Workspace) -> Result<Foreign> {
     let mut foreign = Foreign { variables: Vec::new(), left_out: Vec::new() };
-    foreign.variables.push(("COUNTERFOIL_PYTHON", python_environment(workspace)?));
+    foreign.variables.push(("COUNTERFOIL_PYTHON", python_environment(workspace, &CLIENTS)?));
+    foreign.variables.push(("COUNTERFOIL_S3_PYTHON", python_environment(workspace, &S3_SERVER)?));
     foreign.variables.push(("COUNTERFOIL_X402_MODULES", x402_clients(workspace)?));
     match hledger()? {
         Some(path) => foreign.variables.push(("COUNTERFOIL_HLEDGER", path)),
@@ -38,13 +57,14 @@ pub fn ensure(workspace: &Workspace) -> Result<Foreign> {
 }
 
 /// Made once for one content of the requirements; made anew when they change.
-fn python_environment(workspace: &Workspace) -> Result<PathBuf> {
-    let folder = workspace.tools().join("venv");
+fn python_environment(workspace: &Workspace, environment: &PythonEnvironment) -> Result<PathBuf> {
+    let PythonEnvironment { folder, requirements: name, imports } = *environment;
+    let folder = workspace.tools().join(folder);
     let python = folder.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" });
-    let requirements = workspace.root.join(REQUIREMENTS);
-    let pinned = fs::read_to_string(&requirements).with_context(|| format!("{REQUIREMENTS} is missing"))?;
+    let requirements = workspace.root.join(name);
+    let pinned = fs::read_to_string(&requirements).with_context(|| format!("{name} is missing"))?;
     let stamp = folder.join("requirements.stamp");
-    if fs::read_to_string(&stamp).is_ok_and(|present| present == pinned) && imports(&python) {
+    if fs::read_to_string(&stamp).is_ok_and(|present| present == pinned) && can_import(&python, imports) {
         println!("foreign: {} (there)", workspace.shown(&python));
         return Ok(python);
     }
@@ -58,17 +78,17 @@ fn python_environment(workspace: &Workspace) -> Result<PathBuf> {
     install.args(["--disable-pip-version-check", "install", "--quiet", "--only-binary=:all:", "--no-input"]);
     run(install.arg("--requirement").arg(&requirements))
         .context("pip could not fill the environment of the foreign tools (pip 22.3 or newer is needed)")?;
-    if !imports(&python) {
-        bail!("the packages of {REQUIREMENTS} are installed but cannot be imported by {}", python.display());
+    if !can_import(&python, imports) {
+        bail!("the packages of {name} are installed but cannot be imported by {}", python.display());
     }
     fs::write(&stamp, pinned)?;
-    println!("foreign: {} ({REQUIREMENTS} installed)", workspace.shown(&python));
+    println!("foreign: {} ({name} installed)", workspace.shown(&python));
     Ok(python)
 }
 
-fn imports(python: &Path) -> bool {
+fn can_import(python: &Path, modules: &str) -> bool {
     let mut command = Command::new(python);
-    command.args(["-c", "import beancount, cbor2, duckdb, nats, nacl, openai, zcbor"]).stdin(Stdio::null());
+    command.args(["-c", &format!("import {modules}")]).stdin(Stdio::null());
     command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
 }
 

@@ -1,17 +1,18 @@
 //! A journal on a server of its own, opened with accounts that hold credit; beside it a second server for raw figures.
 
 use super::JournalOptions;
-use crate::load::{Load, genesis};
+use crate::growth::{Opened, open_elsewhere};
+use crate::load::{Load, Spread, genesis};
 use crate::raw::start_server;
 use crate::{BenchError, Tried};
-use journal::auth::{self, Role};
+use journal::auth::{self, Credentials, Role};
 use journal::background::Background;
 use journal::feed::{self, FeedThread};
 use journal::server::NatsServer;
 use journal::transparency::{self, Signer, Transparency, TransparencyHandle};
 use journal::{Journal, JournalOptions as Options, LedgerClient};
 use ledger::command::Command;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use tempfile::TempDir;
 
@@ -70,6 +71,26 @@ impl Bench {
         Ok(())
     }
 
+    /// Transfers until the log has so many events.
+    pub(crate) async fn transfer_until(&self, events: u64) -> Result<(), BenchError> {
+        let mut load = self.load();
+        while self.client.position().borrow().leaf < events {
+            submit_all(&self.client, load.batch(OPENING_COMMANDS, 0, Spread::Uniform)).await?;
+        }
+        Ok(())
+    }
+
+    /// Closes the log, lets another process open it and close it, opens it again here.
+    pub(crate) async fn opened_elsewhere(self, program: &Path) -> Result<(Bench, Opened), BenchError> {
+        let Bench { server, raw, client, accounts, journal, lanes, dir } = self;
+        drop(client);
+        journal.shutdown().await.tried("shut the journal down")?;
+        let (broker, data_dir) = (dir.path().join("broker"), dir.path().join("data"));
+        let opened = open_elsewhere(program, &server, &broker, &data_dir).await?;
+        let journal = open_journal(&server, data_dir).await?;
+        Ok((Bench { server, raw, client: journal.client(), accounts, journal, lanes, dir }, opened))
+    }
+
     /// Starts what follows the log.
     pub(crate) async fn follow(&self) -> Result<Following, BenchError> {
         let origin = genesis().origin;
@@ -107,6 +128,15 @@ pub(crate) async fn open_journal_with(
     options.genesis = Some(genesis());
     change(&mut options);
     Journal::open(options).await.tried("open the journal")
+}
+
+/// Opens a log that is there.
+pub(crate) async fn open_journal_as(
+    url: String,
+    credentials: Credentials,
+    data_dir: PathBuf,
+) -> Result<Journal, BenchError> {
+    Journal::open(Options::new(url, credentials, data_dir)).await.tried("open the journal")
 }
 
 /// Submits and insists.

@@ -7,7 +7,7 @@
 use super::judge::{self, Dispatched};
 use super::{SettleError, capture, void};
 use crate::access::settling::{Charge, Progress, Settlement, SettlementRecord};
-use crate::gateway::{Shared, until_raised};
+use crate::gateway::{Company, Shared, until_raised};
 use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use async_nats::jetstream::{self, AckKind, Message};
@@ -77,6 +77,14 @@ pub(crate) async fn consumer(shared: &Shared) -> Result<PullConsumer, RecoveryEr
     stream.get_consumer(RECEIPTS_CONSUMER).await.map_err(stream_error)
 }
 
+/// Whether a job that nobody relays here is this gateway's to look after.
+pub(crate) fn is_ours(shared: &Shared, job: &JobId) -> Result<bool, crate::access::AccessError> {
+    Ok(match shared.company {
+        Company::Alone => true,
+        Company::Others => shared.store.settlement(job)?.is_some() || shared.store.progress(job)?.is_some(),
+    })
+}
+
 /// Charges every open job whose receipt lies in the stream already; returns how many receipts there were. The stream is
 /// asked job by job and not through the consumer: what an earlier run had fetched and not acknowledged is not given out
 /// again for a while, and no hold may expire meanwhile.
@@ -87,6 +95,9 @@ pub(crate) async fn drain(shared: &Shared) -> Result<usize, RecoveryError> {
     let mut taken = 0;
     for job in open {
         let Some(last) = job.attempts.last() else { continue };
+        if !is_ours(shared, &job.job).map_err(SettleError::from)? {
+            continue;
+        }
         let attempt = job.attempts.len() as u32 - 1;
         let subject = receipt_subject(&last.operator, &job.job, attempt);
         match stream.get_last_raw_message_by_subject(&subject).await {
@@ -129,6 +140,13 @@ async fn take(shared: &Shared, message: &Message) -> Result<(), RecoveryError> {
     let ack = match parse_subject(&message.subject) {
         None => AckKind::Ack,
         Some((job, _)) if shared.running.contains(&job) => {
+            AckKind::Nak(Some(Duration::from_millis(LOOK_AGAIN_MS)))
+        }
+        // Another gateway's, while its hold is open: it comes again until that one, or the hold's end, has dealt with it.
+        Some((job, attempt))
+            if !is_ours(shared, &job).map_err(SettleError::from)?
+                && open_job(shared, job, attempt).await.map_err(SettleError::from)?.is_some() =>
+        {
             AckKind::Nak(Some(Duration::from_millis(LOOK_AGAIN_MS)))
         }
         Some((job, attempt)) => {

@@ -6,8 +6,8 @@ use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-/// A place for immutable segments. A folder (also one that is a mounted bucket) is [`DirectoryStore`]; an object store
-/// needs these four.
+/// A place for immutable segments. A folder (also one that is a mounted bucket) is [`DirectoryStore`], a bucket
+/// [`super::BucketStore`].
 pub trait SegmentStore: Send + Sync {
     /// What there is, by first commit.
     fn list(&self) -> Result<Vec<SegmentName>, SegmentError>;

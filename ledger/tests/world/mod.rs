@@ -308,6 +308,11 @@ impl World {
 
     /// Roots and commitment as the settler makes them, computed by the auditor's code.
     pub fn submit_batch(&mut self, id: u32) -> Result<Vec<Event>, Refusal> {
+        let submission = self.submission(id);
+        self.run(submission)
+    }
+
+    pub fn submission(&self, id: u32) -> BatchSubmitted {
         let view = ledger::query::batch(&self.state, batch(id));
         let number = view.as_ref().map_or(0, |view| view.number);
         let payouts = view.map(|view| view.payouts).unwrap_or_default();
@@ -324,7 +329,7 @@ impl World {
         let payout_root = settlement::payout_root(paid.map(|p| (p.address, p.cumulative_units)));
         let hashes: Vec<Hash32> = self.log.iter().map(|bytes| leaf_hash(bytes)).collect();
         let (tlog_size, tlog_root) = (self.state.next_leaf(), disk::root(&hashes));
-        self.run(BatchSubmitted {
+        BatchSubmitted {
             batch: batch(id),
             payout_root,
             root_total_units: payouts.iter().map(|payout| payout.cumulative_units).sum(),
@@ -332,7 +337,7 @@ impl World {
             tlog_size,
             tlog_root,
             commitment: settlement::commitment(requests_root, tlog_size, tlog_root),
-        })
+        }
     }
 
     pub fn confirm_batch(&mut self, id: u32) -> Result<Vec<Event>, Refusal> {
