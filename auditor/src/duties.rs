@@ -7,6 +7,7 @@ use crate::error::AuditError;
 use crate::log::each_event;
 use crate::report::{Checks, Finding, Item, Report};
 use crate::verify::{head, load_policy};
+use protocol::event::grant::GrantSource;
 use protocol::event::{Actor, Event, EventBody, GrantId};
 use protocol::id::{AccountId, EvmAddress, HoldId, JobId, OperatorId};
 use std::collections::{BTreeMap, HashMap};
@@ -69,6 +70,8 @@ fn duty(body: &EventBody) -> &'static [&'static str] {
     match body {
         EventBody::LedgerAccountsOpened(_) => &[],
         EventBody::GrantIssued(grant) if grant.amount.0 == 0 => &[],
+        // A package is bought on the chain.
+        EventBody::GrantIssued(grant) if grant.source == GrantSource::Package => &["admin", "watcher"],
         EventBody::NetworkOpened(_) | EventBody::WriterChanged(_) => &["writer"],
         EventBody::GrantExpired(_) | EventBody::HoldExpired(_) => &["writer", "gateway"],
         EventBody::RateCardPublished(_)
@@ -76,7 +79,7 @@ fn duty(body: &EventBody) -> &'static [&'static str] {
         | EventBody::GrantIssued(_)
         | EventBody::CreditLineSet(_)
         | EventBody::CreditRepaid(_) => &["admin"],
-        EventBody::AccountOpened(_) => &["gateway", "admin", "account"],
+        EventBody::AccountOpened(_) => &["gateway", "admin", "account", "watcher"],
         EventBody::AccountClosed(_)
         | EventBody::SpendCapSet(_)
         | EventBody::CreditMoved(_)
@@ -90,6 +93,7 @@ fn duty(body: &EventBody) -> &'static [&'static str] {
         | EventBody::ExitFinalised(_)
         | EventBody::VoucherRedeemed(_)
         | EventBody::VoucherLapsed(_)
+        | EventBody::SolvencyChecked(_)
         | EventBody::PayoutClaimed(_) => &["watcher"],
         EventBody::HoldPlaced(_) | EventBody::HoldExtended(_) | EventBody::JobDispatched(_) => {
             &["account", "gateway"]
@@ -99,7 +103,9 @@ fn duty(body: &EventBody) -> &'static [&'static str] {
         EventBody::OperatorRegistered(_) | EventBody::NodeRegistered(_) | EventBody::NodeRetired(_) => {
             &["operator", "admin"]
         }
-        EventBody::BatchClosed(_) | EventBody::BatchSubmitted(_) => &["settler"],
+        EventBody::BatchClosed(_) | EventBody::BatchSubmitted(_) | EventBody::BatchReplaced(_) => {
+            &["settler"]
+        }
         EventBody::BatchConfirmed(_) | EventBody::BatchFailed(_) => &["settler", "watcher"],
         EventBody::CheckpointAnchored(_) => &["settler", "watcher"],
     }

@@ -173,6 +173,8 @@ fn apply_body(state: &mut State, event: &Event) -> Result<(), ApplyError> {
         EventBody::BatchConfirmed(e) => batches::apply_confirmed(state, e),
         EventBody::BatchFailed(e) => batches::apply_failed(state, e),
         EventBody::PayoutClaimed(e) => batches::apply_claimed(state, e),
+        EventBody::BatchReplaced(e) => batches::apply_replaced(state, e),
+        EventBody::SolvencyChecked(e) => deposits::apply_solvency(state, e),
     }
 }
 

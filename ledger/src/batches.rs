@@ -17,7 +17,8 @@ use protocol::asset::{AssetId, VaultRef};
 use protocol::event::Header;
 use protocol::event::account::AccountKind;
 use protocol::event::batch::{
-    BatchClosed, BatchConfirmed, BatchFailed, BatchSubmitted, Charge, Payout, PayoutClaimed, Rail,
+    BatchClosed, BatchConfirmed, BatchFailed, BatchReplaced, BatchSubmitted, Charge, Payout, PayoutClaimed,
+    Rail,
 };
 use protocol::event::chain::CheckpointAnchored;
 use protocol::id::{AccountId, BatchId, EvmAddress, Hash32, JobId, OperatorId, Word32};
@@ -25,6 +26,8 @@ use std::collections::BTreeMap;
 
 /// Most wallets one batch charges; the rest wait for the next. Keeps the event within a log entry.
 pub const BATCH_CHARGES_MAX: usize = 400;
+/// Most wallets that one batch names as waiting; behind them, others wait too.
+pub const BATCH_SHORT_MAX: usize = 1_000;
 /// Epochs a small debt may wait for more.
 pub const SMALL_DEBT_EPOCHS_MAX: u64 = 4;
 
@@ -140,24 +143,42 @@ struct Closing {
     lines: Vec<Line>,
 }
 
-fn charges(state: &State, vault: VaultRef, unit: i128, now_us: u64) -> Option<Vec<Charge>> {
+/// Who is due: charged, or left to wait because the chain would charge it short.
+#[derive(Default)]
+struct Due {
+    charges: Vec<Charge>,
+    short: Vec<EvmAddress>,
+}
+
+fn due(state: &State, command: &CloseBatch, unit: i128, now_us: u64) -> Option<Due> {
     let settings = state.settings()?;
     let wait_us_max = settings.epoch_us.saturating_mul(SMALL_DEBT_EPOCHS_MAX);
-    let mut charges = Vec::new();
-    for row in state.wallets.of(vault) {
+    let margin_us = settings.epoch_us.saturating_mul(u64::from(settings.authorisation_margin_epochs));
+    let mut due = Due::default();
+    for row in state.wallets.of(command.vault) {
         let wallet = row.address;
         let cumulative_units = u64::try_from(row.captured.0.div_euclid(unit)).ok()?;
         let added_units = cumulative_units.saturating_sub(row.charged_units);
         let waits =
             row.queue.front().is_some_and(|first| first.time_us.saturating_add(wait_us_max) <= now_us);
-        if added_units > 0 && (added_units >= settings.settle_units_min || waits || row.exit_at_s.is_some()) {
-            charges.push(Charge { wallet, cumulative_units, added_units });
+        // The vault charges nothing after `valid_until`: a small debt must not wait until then.
+        let ends_soon = row.authorisation.as_ref().is_some_and(|authorisation| {
+            now_us.saturating_add(margin_us) >= u64::from(authorisation.valid_until_s) * 1_000_000
+        });
+        let hurries = waits || ends_soon || row.exit_at_s.is_some();
+        if added_units == 0 || (added_units < settings.settle_units_min && !hurries) {
+            continue;
         }
-        if charges.len() == BATCH_CHARGES_MAX {
+        if command.without.contains(&wallet) {
+            due.short.push(wallet);
+        } else {
+            due.charges.push(Charge { wallet, cumulative_units, added_units });
+        }
+        if due.charges.len() == BATCH_CHARGES_MAX || due.short.len() == BATCH_SHORT_MAX {
             break;
         }
     }
-    Some(charges)
+    Some(due)
 }
 
 /// First in, first out: the captures that a wallet's added charge covers, the last one possibly in part.
@@ -256,7 +277,7 @@ pub(crate) fn decide_close(plan: &mut Plan, command: &CloseBatch) -> Result<(), 
         return Err(Refusal::BatchOpen { batch: *batch });
     }
     let overflow = Refusal::Overflow { what: "a batch's figures" };
-    let charges = charges(state, vault, unit, plan.now_us).ok_or(overflow.clone())?;
+    let Due { charges, short } = due(state, command, unit, plan.now_us).ok_or(overflow.clone())?;
     if charges.is_empty() {
         return Err(Refusal::NothingToCharge { vault });
     }
@@ -273,6 +294,7 @@ pub(crate) fn decide_close(plan: &mut Plan, command: &CloseBatch) -> Result<(), 
         rail: command.rail,
         charges: closing.charges,
         payouts: closing.payouts,
+        short: (!short.is_empty()).then_some(short),
     };
     plan.emit_with(event, legs);
     Ok(())
@@ -363,6 +385,22 @@ pub(crate) fn decide_fail(plan: &mut Plan, command: &FailBatch) -> Result<(), Re
     settle_legs(plan, &mut legs, &batch.payouts, batch.asset, Settle::Fail)?;
     plan.emit_with(BatchFailed { batch: command.batch, reason: command.reason.clone() }, legs);
     Ok(())
+}
+
+/// Only notes it: whichever of the two is mined, the batch's values are the same.
+pub(crate) fn decide_replaced(plan: &mut Plan, command: &BatchReplaced) -> Result<(), Refusal> {
+    expect(plan.state, command.batch, &[BatchState::Submitted])?;
+    plan.emit(command.clone());
+    Ok(())
+}
+
+pub(crate) fn apply_replaced(state: &mut State, event: &BatchReplaced) -> Result<(), ApplyError> {
+    match batch_mut(state, event.batch)?.state {
+        BatchState::Submitted => Ok(()),
+        BatchState::Closed | BatchState::Confirmed | BatchState::Failed => {
+            Err(ApplyError::Impossible("only a submitted batch has transactions"))
+        }
+    }
 }
 
 pub(crate) fn decide_claim(plan: &mut Plan, command: &RecordClaim) -> Result<(), Refusal> {

@@ -5,7 +5,7 @@ use minicbor::{Decode, Encode};
 use protocol::amount::Amount;
 use protocol::asset::{AssetId, VaultRef};
 use protocol::event::account::SpendAuthorised;
-use protocol::event::batch::{BatchSubmitted, Rail};
+use protocol::event::batch::{BatchReplaced, BatchSubmitted, Rail};
 use protocol::event::chain::{CheckpointAnchored, DepositKey, ExitCancelled, ExitRequested, VaultRegistered};
 use protocol::event::grant::{Backing, GrantSource};
 use protocol::event::hold::VoidReason;
@@ -138,6 +138,10 @@ command_bodies! {
     73 FailBatch(FailBatch),
     /// The pot paid a claim.
     74 RecordClaim(RecordClaim),
+    /// A stuck transaction of a batch was replaced.
+    75 RecordReplacement(BatchReplaced),
+    /// Compare a vault's holdings with what it owes.
+    76 CheckSolvency(CheckSolvency),
 }
 
 /// See [`CommandBody::ChangeWriter`].
@@ -456,6 +460,27 @@ pub struct CloseBatch {
     /// How it is paid.
     #[n(2)]
     pub rail: Rail,
+    /// Wallets that wait for another batch: the chain would charge them short, and a batch is charged whole or not at all.
+    #[n(3)]
+    pub without: Vec<EvmAddress>,
+}
+
+/// See [`CommandBody::CheckSolvency`].
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[cbor(array)]
+pub struct CheckSolvency {
+    /// Which vault; everything up to the block is mirrored.
+    #[n(0)]
+    pub vault: VaultRef,
+    /// Block number.
+    #[n(1)]
+    pub block: u64,
+    /// Block hash.
+    #[n(2)]
+    pub block_hash: Word32,
+    /// Its tokens at that block, whole vault units.
+    #[n(3)]
+    pub held_units: u64,
 }
 
 /// See [`CommandBody::ConfirmBatch`].

@@ -129,6 +129,8 @@ fn plan_body(plan: &mut Plan, body: &CommandBody) -> Result<(), Refusal> {
         CommandBody::RedeemVoucher(c) => vouchers::decide_redeem(plan, c),
         CommandBody::LapseVoucher(c) => vouchers::decide_lapse(plan, c),
         CommandBody::RecordAnchor(c) => batches::decide_anchor(plan, c),
+        CommandBody::RecordReplacement(c) => batches::decide_replaced(plan, c),
+        CommandBody::CheckSolvency(c) => deposits::decide_solvency(plan, c),
         CommandBody::IssueGrant(c) => grants::decide_issue(plan, c),
         CommandBody::Admit(c) => holds::decide_admit(plan, c),
         CommandBody::Redispatch(c) => jobs::decide_redispatch(plan, c),
@@ -300,6 +302,8 @@ fn check_size(event: &Event) -> Result<(), Refusal> {
         | NodeRetired(_)
         | BatchSubmitted(_)
         | BatchConfirmed(_)
+        | BatchReplaced(_)
+        | SolvencyChecked(_)
         | PayoutClaimed(_) => false,
     };
     if open_ended && let Err(codec::CodecError::TooLarge { bytes }) = codec::encode_event(event) {

@@ -4,7 +4,7 @@
 use crate::accounts::{book_key, open_account};
 use crate::apply::ApplyError;
 use crate::books::BookKey;
-use crate::command::{ConfirmDeposit, ReverseDeposit};
+use crate::command::{CheckSolvency, ConfirmDeposit, ReverseDeposit};
 use crate::decide::{Legs, Plan};
 use crate::grants::{self, PRIORITY_DEPOSITED};
 use crate::refusal::Refusal;
@@ -14,7 +14,9 @@ use minicbor::{Decode, Encode};
 use protocol::amount::Amount;
 use protocol::asset::{AssetId, VAULT_SCALE, VaultRef};
 use protocol::event::account::{AccountKind, SpendAuthorised};
-use protocol::event::chain::{DepositAttributed, DepositConfirmed, DepositReversed, VaultRegistered};
+use protocol::event::chain::{
+    DepositAttributed, DepositConfirmed, DepositReversed, SolvencyChecked, VaultRegistered,
+};
 use protocol::event::grant::{Backing, GrantIssued, GrantSource};
 use protocol::id::{AccountId, EvmAddress, Hash32, JobId, OperatorId};
 
@@ -263,6 +265,29 @@ pub(crate) fn decide_reverse(plan: &mut Plan, command: &ReverseDeposit) -> Resul
     let event = DepositReversed { key: command.key, taken: Amount(taken), owed: Amount(owed) };
     plan.emit_with(event, legs);
     Ok(())
+}
+
+/// What a vault owes all its wallets by the log, vault units.
+fn owed_units(state: &State, vault: VaultRef) -> Option<u64> {
+    let owed = |row: &crate::wallets::Wallet| {
+        row.deposited_units.checked_sub(row.withdrawn_units)?.checked_sub(row.charged_units)
+    };
+    state.wallets.of(vault).try_fold(0u64, |sum, row| sum.checked_add(owed(row).unwrap_or(0)))
+}
+
+pub(crate) fn decide_solvency(plan: &mut Plan, command: &CheckSolvency) -> Result<(), Refusal> {
+    let CheckSolvency { vault, block, block_hash, held_units } = *command;
+    vault_of(plan.state, vault)?;
+    let owed_units = owed_units(plan.state, vault).ok_or(Refusal::Overflow { what: "what a vault owes" })?;
+    plan.emit(SolvencyChecked { vault, block, block_hash, held_units, owed_units });
+    Ok(())
+}
+
+pub(crate) fn apply_solvency(state: &mut State, event: &SolvencyChecked) -> Result<(), ApplyError> {
+    match owed_units(state, event.vault) {
+        Some(owed_units) if owed_units == event.owed_units => Ok(()),
+        _ => Err(ApplyError::Impossible("what a vault owes does not follow from its wallets")),
+    }
 }
 
 pub(crate) fn apply_vault_registered(state: &mut State, event: &VaultRegistered) -> Result<(), ApplyError> {

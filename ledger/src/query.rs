@@ -583,6 +583,12 @@ pub fn deposit_is_mirrored(state: &State, key: DepositKey) -> bool {
     state.deposits.get(&key).is_some_and(|deposit| !deposit.reversed)
 }
 
+/// Whether a package's purchase has its bucket: it has one for ever.
+pub fn package_is_granted(state: &State, purchase: u64) -> bool {
+    let paper = grants::paper_beside_vaults(Backing::Package(purchase));
+    state.grants.iter().any(|(_, grant)| Some(grant.paper) == paper)
+}
+
 /// Vouchers that are still open, by id.
 pub fn open_vouchers(state: &State) -> Vec<VoucherView> {
     let open = state.vouchers.iter().filter(|(_, voucher)| voucher.state == VoucherState::Open);

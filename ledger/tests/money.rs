@@ -6,6 +6,7 @@ use ledger::command::*;
 use ledger::{Command, Decision, Refusal, query};
 use protocol::amount::Amount;
 use protocol::event::account::{AccountKind, SpendAuthorised};
+use protocol::event::batch::BatchReplaced;
 use protocol::event::chain::{DepositKey, ExitCancelled, ExitRequested};
 use protocol::event::grant::{Backing, GrantSource};
 use protocol::event::{Actor, EventBody};
@@ -536,6 +537,78 @@ fn small_debts_wait_for_more_but_at_most_four_epochs() {
     assert_eq!(name(world.close_batch(1)), "nothing_to_charge");
     world.now_us += S;
     world.close_batch(1).unwrap();
+}
+
+#[test]
+fn what_a_vault_owes_is_what_its_wallets_have_in_it() {
+    let mut world = World::open(rate(1_000, 1, 800_000));
+    world.authorise(1, 1_000).unwrap();
+    world.deposit(1, 50, 0).unwrap();
+    world.deposit(2, 30, 1).unwrap();
+    world.admit(1, 1, 5, 1).unwrap();
+    world.capture(1, 5, 1).unwrap();
+    let check = CheckSolvency { vault: vault(), block: 9, block_hash: tx(1), held_units: 80 };
+    let owed = |events: Vec<protocol::event::Event>| match &events[0].body {
+        EventBody::SolvencyChecked(event) => event.owed_units,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(owed(world.must(check.clone())), 80, "a capture is owed until it is charged");
+    world.close_batch(1).unwrap();
+    world.submit_batch(1).unwrap();
+    world.confirm_batch(1).unwrap();
+    assert_eq!(owed(world.must(CheckSolvency { held_units: 74, ..check })), 74);
+    world.check_replay();
+}
+
+/// The vault charges nothing after a cap's end: a debt below the minimum is due when spending stops.
+#[test]
+fn a_small_debt_is_due_before_its_cap_ends() {
+    let settings = protocol::event::policy::Settings { settle_units_min: 10, ..settings() };
+    let mut world = World::open_with(rate(1_000, 1, 800_000), settings.clone());
+    world.authorise(1, 1_000).unwrap();
+    world.deposit(1, 50, 0).unwrap();
+    world.admit(1, 1, 5, 1).unwrap();
+    world.capture(1, 5, 1).unwrap();
+    let margin_s = settings.epoch_us / S * u64::from(settings.authorisation_margin_epochs);
+    let valid_until_s = u32::try_from(world.now_us / S + margin_s + 10).unwrap();
+    let shorter = protocol::event::account::SpendAuthorised {
+        account: account(1),
+        vault: vault(),
+        wallet: wallet(1),
+        max_cumulative_units: 1_001,
+        valid_until_s,
+        nonce: 0,
+        session: Hash32([4; 32]),
+        signature: None,
+    };
+    world.run(shorter).unwrap();
+    assert_eq!(name(world.close_batch(1)), "nothing_to_charge");
+    world.now_us += 10 * S;
+    world.close_batch(1).unwrap();
+}
+
+/// A wallet that the chain would charge short does not stop the others.
+#[test]
+fn a_batch_leaves_out_who_cannot_be_charged() {
+    let mut world = World::open(rate(1_000, 1, 800_000));
+    for n in [1, 2] {
+        world.authorise(n, 1_000).unwrap();
+        world.deposit(n, 50, 0).unwrap();
+        world.admit(n, u32::from(n), 5, 1).unwrap();
+        world.capture(u32::from(n), 5, 1).unwrap();
+    }
+    let closed = world.close_without(1, &[1]).unwrap();
+    let EventBody::BatchClosed(event) = &closed.last().unwrap().body else { panic!("{closed:?}") };
+    assert_eq!(event.charges.iter().map(|charge| charge.wallet).collect::<Vec<_>>(), [wallet(2)]);
+    assert_eq!(event.short, Some(vec![wallet(1)]), "who waits is named");
+    world.submit_batch(1).unwrap();
+    world.run(BatchReplaced { batch: batch(1), replaced: tx(8), tx: tx(9) }).unwrap();
+    world.confirm_batch(1).unwrap();
+    assert_eq!(name(world.close_without(2, &[1])), "nothing_to_charge");
+    let later = world.close_batch(2).unwrap();
+    let EventBody::BatchClosed(event) = &later.last().unwrap().body else { panic!("{later:?}") };
+    assert_eq!(event.charges.iter().map(|charge| charge.wallet).collect::<Vec<_>>(), [wallet(1)]);
+    world.check_replay();
 }
 
 /// Operators' floors may together reach what is charged; nobody's cumulative figure ever falls.

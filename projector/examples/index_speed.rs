@@ -193,6 +193,7 @@ impl Log {
     fn batch(&mut self) {
         let vault = protocol::asset::VaultRef { chain_id: 1, vault: EvmAddress([0; 20]) };
         let closed = BatchClosed {
+            short: None,
             batch: BatchId(id(6, self.jobs)),
             number: self.jobs,
             vault,

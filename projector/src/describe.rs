@@ -101,9 +101,8 @@ impl Teller<'_> {
             | DepositConfirmed(_) | DepositAttributed(_) | DepositReversed(_) | ExitRequested(_)
             | ExitCancelled(_) | ExitFinalised(_) | VoucherIssued(_) | VoucherRedeemed(_)
             | VoucherLapsed(_) | GrantIssued(_) | GrantExpired(_) | CreditMoved(_) | EarningsTaken(_)
-            | BatchClosed(_) | BatchSubmitted(_) | BatchConfirmed(_) | BatchFailed(_) | PayoutClaimed(_) => {
-                money::sentence(self)
-            }
+            | BatchClosed(_) | BatchSubmitted(_) | BatchConfirmed(_) | BatchFailed(_) | PayoutClaimed(_)
+            | BatchReplaced(_) | SolvencyChecked(_) => money::sentence(self),
             HoldPlaced(_) | HoldVoided(_) | HoldExpired(_) | HoldExtended(_) | JobDispatched(_)
             | UsageCaptured(_) | CaptureReversed(_) => charge::sentence(self),
         }

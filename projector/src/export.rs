@@ -115,6 +115,7 @@ fn subjects(event: &Event) -> (String, String) {
         BatchSubmitted(e) => (String::new(), e.batch.to_string()),
         BatchConfirmed(e) => (String::new(), e.batch.to_string()),
         BatchFailed(e) => (String::new(), e.batch.to_string()),
+        BatchReplaced(e) => (String::new(), e.batch.to_string()),
         _ => (String::new(), String::new()),
     }
 }

@@ -119,6 +119,8 @@ pub fn belongs_to(body: &EventBody) -> Vec<Subject> {
         BatchSubmitted(e) => vec![Subject::Batch(e.batch)],
         BatchConfirmed(e) => vec![Subject::Batch(e.batch)],
         BatchFailed(e) => vec![Subject::Batch(e.batch)],
+        BatchReplaced(e) => vec![Subject::Batch(e.batch)],
+        SolvencyChecked(e) => vec![Subject::Vault(e.vault)],
         PayoutClaimed(_) => vec![],
     }
 }

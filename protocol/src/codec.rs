@@ -104,10 +104,13 @@ fn since_version(body: &EventBody) -> u32 {
         | EventBody::CreditRepaid(_)
         | EventBody::CreditMoved(_)
         | EventBody::EarningsTaken(_)
-        | EventBody::HoldExtended(_) => true,
+        | EventBody::HoldExtended(_)
+        | EventBody::BatchReplaced(_)
+        | EventBody::SolvencyChecked(_) => true,
         EventBody::NetworkOpened(e) => e.settings.capture_tolerance_ppm.is_some(),
         EventBody::HoldPlaced(e) => e.spender.is_some(),
         EventBody::UsageCaptured(e) => e.part.is_some() || e.beyond_hold.is_some(),
+        EventBody::BatchClosed(e) => e.short.is_some(),
         EventBody::GrantIssued(e) => e.source == GrantSource::CreditLine,
         EventBody::LedgerAccountsOpened(e) => {
             e.opened.iter().any(|o| matches!(o.kind, AccountKind::CustomerCredit | AccountKind::CreditLines))

@@ -16,7 +16,7 @@ use crate::id::{AccountId, IdempotencyKey, OperatorId};
 use minicbor::{Decode, Encode};
 use serde::Serialize;
 
-/// The version of the event layout that is written today. Version 2 added kinds 14-16, 32, 33 and 43 and the trailing
+/// The version of the event layout that is written today. Version 2 added kinds 14-16, 32, 33, 43, 75 and 76 and the trailing
 /// optional fields of `Settings`, `HoldPlaced` and `UsageCaptured`; version 1 is read for ever (`codec::decode_event`).
 pub const EVENT_VERSION: u32 = 2;
 
@@ -235,4 +235,8 @@ bodies! {
     73 BatchFailed = "batch_failed" (batch::BatchFailed),
     /// An operator's claim was paid by the pot.
     74 PayoutClaimed = "payout_claimed" (batch::PayoutClaimed),
+    /// A stuck transaction of a batch was replaced.
+    75 BatchReplaced = "batch_replaced" (batch::BatchReplaced),
+    /// A vault's holdings were compared with what it owes.
+    76 SolvencyChecked = "solvency_checked" (chain::SolvencyChecked),
 }

@@ -134,6 +134,14 @@ id!(
 impl AccountId {
     /// The network itself: owns the platform's ledger accounts.
     pub const SYSTEM: AccountId = AccountId([0; 16]);
+
+    /// The account that an address is by itself, before anybody links it to another: always the same one.
+    pub fn of_wallet(wallet: EvmAddress) -> AccountId {
+        let mut id = [0; 16];
+        let hash = blake3::derive_key("counterfoil account of an address, version 1", &wallet.0);
+        id.copy_from_slice(&hash[..16]);
+        AccountId(id)
+    }
 }
 
 impl IdempotencyKey {

@@ -11,7 +11,7 @@ use protocol::asset::{AssetId, VaultRef};
 use protocol::event::Header;
 use protocol::event::account::AccountKind;
 use protocol::event::batch::{
-    BatchClosed, BatchConfirmed, BatchFailed, BatchSubmitted, Charge, Payout, PayoutClaimed,
+    BatchClosed, BatchConfirmed, BatchFailed, BatchReplaced, BatchSubmitted, Charge, Payout, PayoutClaimed,
 };
 use protocol::event::chain::CheckpointAnchored;
 use protocol::id::{AccountId, BatchId, EvmAddress, Hash32, JobId, OperatorId, Word32};
@@ -20,6 +20,8 @@ use std::collections::BTreeMap;
 const KIND: CheckKind = CheckKind::Batches;
 /// Most wallets one batch charges.
 const BATCH_CHARGES_MAX: usize = 400;
+/// Most wallets one batch names as waiting.
+const BATCH_SHORT_MAX: usize = 1_000;
 /// Settlement periods a small debt may wait.
 const SMALL_DEBT_EPOCHS_MAX: u64 = 4;
 
@@ -175,14 +177,30 @@ fn check_charges(world: &World, judge: &mut Judge, header: &Header, event: &Batc
     let settings = world.settings();
     let units_min = settings.map_or(0, |settings| settings.settle_units_min);
     let wait_us = settings.map_or(0, |settings| settings.epoch_us.saturating_mul(SMALL_DEBT_EPOCHS_MAX));
-    let mut due_count = 0;
+    let margin_us = settings.map_or(0, |settings| {
+        settings.epoch_us.saturating_mul(u64::from(settings.authorisation_margin_epochs))
+    });
+    let short = event.short.as_deref().unwrap_or_default();
+    let sorted = event.short.as_ref().is_none_or(|_| !short.is_empty()) && short.is_sorted();
+    judge.require(KIND, "waiting wallets are sorted and some", event.batch, || sorted);
+    let (mut due_count, mut short_count) = (0, 0);
     for ((vault, address), wallet) in world.wallets.iter().filter(|((vault, _), _)| *vault == event.vault) {
         let floor = u64::try_from(wallet.captured.div_euclid(unit)).unwrap_or(u64::MAX);
         let added = floor.saturating_sub(wallet.charged_units);
         let charge = event.charges.iter().find(|charge| charge.wallet == *address);
         let overdue =
             wallet.queue.front().is_some_and(|i| i.time_us.saturating_add(wait_us) <= header.time_us);
-        let due = added > 0 && (added >= units_min || overdue || wallet.exiting);
+        let ends_soon = wallet.authorisation.is_some_and(|authorisation| {
+            header.time_us.saturating_add(margin_us) >= u64::from(authorisation.valid_until_s) * 1_000_000
+        });
+        let due = added > 0 && (added >= units_min || overdue || ends_soon || wallet.exiting);
+        let is_short = short.contains(address);
+        if is_short {
+            let said = "only who is due is named as waiting, and is not charged";
+            judge.require(KIND, said, address, || due && charge.is_none());
+            short_count += 1;
+            continue;
+        }
         due_count += usize::from(due);
         match charge {
             Some(charge) => {
@@ -190,7 +208,7 @@ fn check_charges(world: &World, judge: &mut Judge, header: &Header, event: &Batc
                 judge.equal(KIND, "it adds what was not charged yet", added, charge.added_units);
                 judge.require(KIND, "a charge is due", address, || due);
             }
-            None if due && due_count <= BATCH_CHARGES_MAX => {
+            None if due && due_count <= BATCH_CHARGES_MAX && short_count < BATCH_SHORT_MAX => {
                 let message = format!("{address} of vault {} is due and left out", vault.vault);
                 judge.fail(KIND, format!("a charge of {added}"), "none", message);
             }
@@ -407,6 +425,14 @@ pub(crate) fn failed(
         payee.closed_units = payee.closed_units.saturating_sub(payout.added_units);
     }
     Some(move_payouts(&batch, unit, AccountKind::OperatorSettling, AccountKind::OperatorAccrued))
+}
+
+/// A replacement changes nothing: whichever transaction is mined has the batch's values.
+pub(crate) fn replaced(world: &mut World, judge: &mut Judge, event: &BatchReplaced) -> Option<Legs> {
+    let stage = judge.known(KIND, world.batches.get(&event.batch), "batch", event.batch)?.stage;
+    judge.require(KIND, "a submitted batch", stage.name(), || stage == Stage::Submitted);
+    judge.require(KIND, "another transaction than the stuck one", event.tx, || event.tx != event.replaced);
+    Some(Legs::default())
 }
 
 pub(crate) fn claimed(

@@ -7,7 +7,9 @@ use super::world::World;
 use crate::checks::CheckKind;
 use protocol::asset::{AssetId, VaultRef};
 use protocol::event::account::{AccountKind, SpendAuthorised};
-use protocol::event::chain::{DepositAttributed, DepositConfirmed, DepositReversed, VaultRegistered};
+use protocol::event::chain::{
+    DepositAttributed, DepositConfirmed, DepositReversed, SolvencyChecked, VaultRegistered,
+};
 use protocol::event::{GrantId, Header};
 use protocol::id::{AccountId, EvmAddress, Hash32, JobId, OperatorId, Word32};
 use std::collections::VecDeque;
@@ -198,6 +200,24 @@ pub(crate) fn deposit_attributed(
     legs.debit(BookKey::system(AccountKind::UnattributedDeposits, asset), waiting);
     credit(world, judge, &mut legs, key, asset, waiting)?;
     Some(legs)
+}
+
+/// What a vault owes is recomputed; that it holds so much at the named block is for `reconcile`.
+pub(crate) fn solvency_checked(
+    world: &mut World,
+    judge: &mut Judge,
+    event: &SolvencyChecked,
+) -> Option<Legs> {
+    const KIND: CheckKind = CheckKind::VaultBalance;
+    judge.known(KIND, world.vaults.get(&event.vault), "vault", event.vault.vault)?;
+    let mine = world.wallets.iter().filter(|((vault, _), _)| *vault == event.vault);
+    let owed = |wallet: &Wallet| {
+        wallet.deposited_units.saturating_sub(wallet.withdrawn_units).saturating_sub(wallet.charged_units)
+    };
+    let owed: u64 = mine.map(|(_, wallet)| owed(wallet)).fold(0, u64::saturating_add);
+    judge.equal(KIND, "what a vault owes is what its wallets have in it", owed, event.owed_units);
+    judge.require(KIND, "at least what the vault owes", event.held_units, || event.held_units >= owed);
+    Some(Legs::default())
 }
 
 pub(crate) fn deposit_reversed(

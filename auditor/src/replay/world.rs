@@ -258,6 +258,8 @@ impl World {
             EventBody::BatchConfirmed(e) => batches::confirmed(self, judge, header, e),
             EventBody::BatchFailed(e) => batches::failed(self, judge, header, e),
             EventBody::PayoutClaimed(e) => batches::claimed(self, judge, header, e),
+            EventBody::BatchReplaced(e) => batches::replaced(self, judge, e),
+            EventBody::SolvencyChecked(e) => wallets::solvency_checked(self, judge, e),
         }
     }
 

@@ -459,6 +459,7 @@ fn settlement(story: &mut Story) {
     let payout =
         |account, address, units| Payout { account, address, cumulative_units: units, added_units: units };
     let closed = BatchClosed {
+        short: None,
         batch: BATCH,
         number: 1,
         vault: vault(),

@@ -303,7 +303,12 @@ impl World {
     }
 
     pub fn close_batch(&mut self, id: u32) -> Result<Vec<Event>, Refusal> {
-        self.run(CloseBatch { batch: batch(id), vault: vault(), rail: Rail::RootClaims })
+        self.close_without(id, &[])
+    }
+
+    pub fn close_without(&mut self, id: u32, left_out: &[u8]) -> Result<Vec<Event>, Refusal> {
+        let without = left_out.iter().map(|n| wallet(*n)).collect();
+        self.run(CloseBatch { batch: batch(id), vault: vault(), rail: Rail::RootClaims, without })
     }
 
     /// Roots and commitment as the settler makes them, computed by the auditor's code.

@@ -101,6 +101,18 @@ fn chain_sentence(teller: &Teller<'_>) -> String {
                 e.reason.trim_end_matches('.')
             )
         }
+        EventBody::BatchReplaced(e) => format!(
+            "Transaction {} of {} was stuck and is replaced by {} with higher fees.",
+            e.replaced, e.batch, e.tx
+        ),
+        EventBody::SolvencyChecked(e) => format!(
+            "At block {} ({}) the vault held {} units and owed {}: {}.",
+            e.block,
+            e.block_hash,
+            e.held_units,
+            e.owed_units,
+            if e.held_units >= e.owed_units { "it is solvent" } else { "IT IS SHORT" }
+        ),
         EventBody::PayoutClaimed(e) => {
             let whose = platform_or(e.account);
             format!(

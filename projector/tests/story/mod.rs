@@ -420,6 +420,7 @@ fn batches(log: &mut Log) {
         added_units: units,
     };
     let closed = BatchClosed {
+        short: None,
         batch: BATCH,
         number: 1,
         vault: vault(),
@@ -458,6 +459,10 @@ fn batches(log: &mut Log) {
     };
     log.add(claimed, &[(PAYABLE, 540_000), (POT, -540_000)], &[]);
     log.plain(BatchFailed { batch: BatchId([0x42; 16]), reason: "the vault was paused".into() });
+    let (replaced, tx) = (Word32([0x78; 32]), Word32([0x79; 32]));
+    log.plain(BatchReplaced { batch: BatchId([0x42; 16]), replaced, tx });
+    let (block, block_hash) = (130, Word32([0x7a; 32]));
+    log.plain(SolvencyChecked { vault: vault(), block, block_hash, held_units: 20_000, owed_units: 19_320 });
 }
 
 fn leaving(log: &mut Log) {

@@ -83,6 +83,10 @@ pub struct BatchClosed {
     /// Sorted by address; added units sum to the charges' added units.
     #[n(7)]
     pub payouts: Vec<Payout>,
+    /// Wallets that were due and wait, because the chain would have charged them short; sorted. `None` = nobody. Since
+    /// version 2.
+    #[n(8)]
+    pub short: Option<Vec<EvmAddress>>,
 }
 
 /// Roots and commitment are fixed; the transaction may be sent, again and again, with these values only.
@@ -134,6 +138,22 @@ pub struct BatchConfirmed {
     /// The same in base units.
     #[n(5)]
     pub amount: Amount,
+}
+
+/// A transaction of the batch was stuck and replaced by one with higher fees: same values, same place in its sender's
+/// order, so that only one of them can be mined. Since version 2.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode, Serialize)]
+#[cbor(array)]
+pub struct BatchReplaced {
+    /// The batch.
+    #[n(0)]
+    pub batch: BatchId,
+    /// The stuck transaction.
+    #[n(1)]
+    pub replaced: Word32,
+    /// The new one.
+    #[n(2)]
+    pub tx: Word32,
 }
 
 /// The batch will not be paid as it was closed.

@@ -219,6 +219,28 @@ pub struct VoucherLapsed {
     pub block: u64,
 }
 
+/// What a vault held at a block, against what the log says that it owes: deposits less withdrawals less charges of all
+/// its wallets, when everything up to that block was mirrored. Since version 2.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode, Serialize)]
+#[cbor(array)]
+pub struct SolvencyChecked {
+    /// Which vault.
+    #[n(0)]
+    pub vault: VaultRef,
+    /// Block number.
+    #[n(1)]
+    pub block: u64,
+    /// Block hash.
+    #[n(2)]
+    pub block_hash: Word32,
+    /// The vault's tokens at that block, whole vault units.
+    #[n(3)]
+    pub held_units: u64,
+    /// What it owes by the log, vault units. More than is held is an alarm.
+    #[n(4)]
+    pub owed_units: u64,
+}
+
 /// A checkpoint was written to the chain between settlements.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode, Serialize)]
 #[cbor(array)]
