@@ -25,7 +25,8 @@ pub use pins::Tool;
 use pins::{PINS, Pin};
 use progress::Progress;
 
-const EVERY_TOOL: &[Tool] = &[Tool::NatsServer, Tool::Anvil, Tool::Forge, Tool::Model, Tool::Solidity];
+const EVERY_TOOL: &[Tool] =
+    &[Tool::NatsServer, Tool::Anvil, Tool::Forge, Tool::Model, Tool::Solidity, Tool::Nvrtc];
 
 /// What `ensure` found: the variables children read, with absolute paths.
 pub struct Tools {
