@@ -29,24 +29,24 @@ use device::Device;
 
 /// The device that `backend` names.
 fn open(backend: Backend) -> Result<Box<dyn Device>, Error> {
-    match backend {
-        #[cfg(feature = "cuda")]
-        Backend::Cuda => Ok(Box::new(driver::Driver::open()?)),
-        #[cfg(any(test, feature = "cuda-shim"))]
-        Backend::Emulated => {
-            let threads = std::thread::available_parallelism().map_or(1, usize::from);
-            Ok(Box::new(emulated::Emulated::open(emulated::EmulatedOptions {
-                threads: threads.min(emulated::THREADS_MAX),
-                ..emulated::EmulatedOptions::default()
-            })?))
-        }
-        _ => Err(Error::UnsupportedBackend {
-            what: format!(
-                "this build has no {}; build with the cargo feature cuda (a GPU) or cuda-shim (kernels.cu on the CPU)",
-                backend.name()
-            ),
-        }),
+    #[cfg(feature = "cuda")]
+    if backend == Backend::Cuda {
+        return Ok(Box::new(driver::Driver::open()?));
     }
+    #[cfg(any(test, feature = "cuda-shim"))]
+    if backend == Backend::Emulated {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        return Ok(Box::new(emulated::Emulated::open(emulated::EmulatedOptions {
+            threads: threads.min(emulated::THREADS_MAX),
+            ..emulated::EmulatedOptions::default()
+        })?));
+    }
+    Err(Error::UnsupportedBackend {
+        what: format!(
+            "this build has no {}; build with the cargo feature cuda (a GPU) or cuda-shim (kernels.cu on the CPU)",
+            backend.name()
+        ),
+    })
 }
 
 /// Whether this build and this machine can run `backend`. Opens the device for a moment.

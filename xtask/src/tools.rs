@@ -25,8 +25,8 @@ pub use pins::Tool;
 use pins::{PINS, Pin};
 use progress::Progress;
 
-const EVERY_TOOL: &[Tool] =
-    &[Tool::NatsServer, Tool::Anvil, Tool::Forge, Tool::Model, Tool::Solidity, Tool::Nvrtc];
+/// Not NVRTC: it runs on one platform only, and nobody but `cargo xtask ptx` and the test command wants its 90 MB.
+const EVERY_TOOL: &[Tool] = &[Tool::NatsServer, Tool::Anvil, Tool::Forge, Tool::Model, Tool::Solidity];
 
 /// What `ensure` found: the variables children read, with absolute paths.
 pub struct Tools {

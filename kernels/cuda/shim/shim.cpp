@@ -280,7 +280,9 @@ void divergent_barrier() {
     else
         shim::barrier(1);
 }
-void lane_outside_its_mask() { __shfl_xor_sync(0x0000ffffu, 1, 1); }
+void lane_outside_its_mask() {
+    if (threadIdx.x % 32 >= 16) __shfl_xor_sync(0x0000ffffu, 1, 1);
+}
 void divergent_warp() {
     if (threadIdx.x % 2) __shfl_xor_sync(0xffffffffu, 1, 1);
     else __shfl_sync(0xffffffffu, 1, 0, 32);

@@ -87,7 +87,7 @@ impl DeviceActivations {
     }
 
     /// From row `row` on.
-    fn from_row(&self, row: usize) -> DeviceActivations {
+    fn starting_at(&self, row: usize) -> DeviceActivations {
         let (values, blocks) = (row * self.width, row * self.width / BLOCK * 4);
         DeviceActivations {
             width: self.width,
@@ -274,7 +274,7 @@ impl Plan<'_> {
                 .address(memory.partial)
                 .address(memory.stats)
                 .address(rows)
-                .structure(&memory.attended.from_row(first).words())
+                .structure(&memory.attended.starting_at(first).words())
                 .address(bad)
                 .structure(&self.heads())
                 .integer(tiles);
