@@ -38,9 +38,25 @@ pub enum Error {
         what: String,
     },
     /// `COUNTERFOIL_KERNELS` or the options ask for instructions that this processor lacks.
-    #[error("unsupported kernels backend: {what}; use scalar, avx2 or avx512, or unset COUNTERFOIL_KERNELS")]
+    #[error(
+        "unsupported kernels backend: {what}; use scalar, avx2, avx512, cuda or emulated, or unset COUNTERFOIL_KERNELS"
+    )]
     UnsupportedBackend {
         /// Names the backend and what is missing.
+        what: String,
+    },
+    /// There is no CUDA driver or no GPU.
+    #[error(
+        "no CUDA device: {what}; install the NVIDIA driver (CUDA 13.0 or newer), or unset COUNTERFOIL_KERNELS"
+    )]
+    NoCuda {
+        /// What is missing.
+        what: String,
+    },
+    /// A device failed; nothing of the pass was delivered.
+    #[error("device failed: {what}; start the worker again, on another backend if it stays so")]
+    Device {
+        /// What failed, in the device's words.
         what: String,
     },
     /// The processor does not round to nearest or flushes subnormals: results would not be canonical.

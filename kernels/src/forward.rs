@@ -1,7 +1,9 @@
 //! One pass of the decoder over a set of rows. A row is one position of one sequence; rows of many sequences, prefill and
 //! decode, go together. No row's result depends on which others are present (`specs/numerics.md`, section K).
 
+use crate::cuda::Outcome;
 use crate::digest::activation_digest;
+use crate::error::Error;
 use crate::kv::{KvCache, SharedKv};
 use crate::model::{Layer, Model};
 use crate::numerics::{Activations, Attention, AttentionScratch, Matmul, SharedSlice};
@@ -118,13 +120,20 @@ struct Pass<'p> {
 impl Model {
     /// Runs `rows` through all layers. `caches[row.sequence]` must have room for `row.position`; earlier positions of a
     /// sequence must have been run before or be among the rows.
+    ///
+    /// # Errors
+    /// [`Error::Device`] where passes run on a device.
     pub(crate) fn forward(
         &self,
         pool: &Pool,
         space: &mut Workspace,
         rows: &[Row],
         caches: &mut [&mut KvCache],
-    ) {
+    ) -> Result<(), Error> {
+        if let Some(device) = &self.device {
+            let Workspace { last, slots, logits, bad, .. } = space;
+            return device.forward(self, rows, caches, &mut Outcome { last, slots, logits, bad });
+        }
         let caches: Vec<SharedKv<'_>> = caches.iter_mut().map(|cache| cache.shared()).collect();
         space.bad.iter().for_each(|bad| bad.store(false, Ordering::Relaxed));
         let pass = Pass { model: self, pool, rows, bad: &space.bad };
@@ -156,6 +165,7 @@ impl Model {
         }
         let outputs = pass.final_norm(&space.stream, &space.delta, &mut space.last, &mut space.slots);
         pass.products(&space.last, outputs, &[self.head()], &mut space.logits);
+        Ok(())
     }
 }
 

@@ -106,6 +106,14 @@ impl KvCache {
         (keys, values)
     }
 
+    /// All layers of a page, in the layout of [`KvShape`].
+    pub(crate) fn page(&self, page: usize) -> &[u16] {
+        match &self.pages[page] {
+            Slot::Own(page) => page,
+            Slot::Full(page) => page,
+        }
+    }
+
     /// Keys and values of one layer of a page, in the layout of [`KvShape`].
     pub(crate) fn layer(&self, layer: usize, page: usize) -> &[u16] {
         let page: &[u16] = match &self.pages[page] {

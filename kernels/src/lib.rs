@@ -8,6 +8,7 @@
 mod allocation;
 mod batch;
 mod choice;
+mod cuda;
 mod digest;
 mod dispute;
 mod embed;

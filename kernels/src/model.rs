@@ -5,6 +5,7 @@ mod shape;
 
 pub(crate) use shape::{Architecture, Shape};
 
+use crate::cuda::DeviceModel;
 use crate::error::Error;
 use crate::gguf::{Header, Source, TensorInfo};
 use crate::grammar::GrammarVocabulary;
@@ -51,6 +52,8 @@ pub struct Model {
     pub(crate) shape: Shape,
     pub(crate) weights: Weights,
     pub(crate) rope: RopeTable,
+    /// Set where passes run on a device.
+    pub(crate) device: Option<DeviceModel>,
     grammar: OnceLock<GrammarVocabulary>,
 }
 
@@ -114,6 +117,7 @@ impl Model {
         let rope = RopeTable::new(shape.context, shape.head_dim, shape.rope_base, factors.as_deref());
         let name = header.text("general.name").unwrap_or("unnamed").to_owned();
         let id = source.finish()?;
+        let device = crate::cuda::load(options.backend, &shape, &weights)?;
         Ok(Arc::new(Model {
             id,
             name,
@@ -124,6 +128,7 @@ impl Model {
             shape,
             weights,
             rope,
+            device,
             grammar: OnceLock::new(),
         }))
     }
@@ -158,7 +163,7 @@ impl Model {
         self.tokenizer.eos()
     }
 
-    /// `scalar`, `avx2` or `avx512`. Informative: results do not depend on it.
+    /// `scalar`, `avx2`, `avx512`, `cuda` or `emulated`. Informative: results do not depend on it.
     pub fn backend(&self) -> &'static str {
         self.backend.name()
     }
@@ -258,6 +263,11 @@ impl Weights {
             output_norm: tensors.vector("output_norm.weight")?,
             layers,
         })
+    }
+
+    /// The head, where it is not the embedding.
+    pub(crate) fn output(&self) -> Option<&PackedMatrix> {
+        self.output.as_ref()
     }
 
     fn resident_bytes(&self) -> usize {

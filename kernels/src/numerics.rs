@@ -27,43 +27,62 @@ pub enum Backend {
     Avx2,
     /// x86-64 with AVX-512 F, BW, DQ, VL and VNNI.
     Avx512,
+    /// An NVIDIA GPU (cargo feature `cuda`).
+    Cuda,
+    /// The CUDA kernels run by this CPU: slow, for tests and for machines without a GPU (cargo feature `cuda-shim`).
+    Emulated,
 }
 
+/// All of them.
+const BACKENDS: [Backend; 5] =
+    [Backend::Scalar, Backend::Avx2, Backend::Avx512, Backend::Cuda, Backend::Emulated];
+
 impl Backend {
-    /// The fastest this processor has, or the one that `COUNTERFOIL_KERNELS` (`scalar`, `avx2`, `avx512`) names.
+    /// The fastest this processor has, or the one that `COUNTERFOIL_KERNELS` (`scalar`, `avx2`, `avx512`, `cuda`, `emulated`) names.
     ///
     /// # Errors
     /// [`Error::UnsupportedBackend`] for an unknown name.
     pub fn from_environment() -> Result<Backend, Error> {
         match std::env::var("COUNTERFOIL_KERNELS") {
             Ok(name) if !name.is_empty() => {
-                let known =
-                    [Backend::Scalar, Backend::Avx2, Backend::Avx512].into_iter().find(|b| b.name() == name);
+                let known = BACKENDS.into_iter().find(|b| b.name() == name);
                 known.ok_or_else(|| Error::UnsupportedBackend { what: format!("COUNTERFOIL_KERNELS={name}") })
             }
-            _ => {
-                let fastest = [Backend::Avx512, Backend::Avx2].into_iter().find(|b| b.is_available());
-                Ok(fastest.unwrap_or(Backend::Scalar))
-            }
+            _ => Ok(Backend::fastest_processor()),
         }
     }
 
-    /// `scalar`, `avx2` or `avx512`.
+    fn fastest_processor() -> Backend {
+        let fastest = [Backend::Avx512, Backend::Avx2].into_iter().find(|b| b.is_available());
+        fastest.unwrap_or(Backend::Scalar)
+    }
+
+    /// Whether passes run on a device, not on this processor's own instructions.
+    pub(crate) fn is_device(self) -> bool {
+        matches!(self, Backend::Cuda | Backend::Emulated)
+    }
+
+    /// `scalar`, `avx2`, `avx512`, `cuda` or `emulated`.
     pub fn name(self) -> &'static str {
         match self {
             Backend::Scalar => "scalar",
             Backend::Avx2 => "avx2",
             Backend::Avx512 => "avx512",
+            Backend::Cuda => "cuda",
+            Backend::Emulated => "emulated",
         }
     }
 
-    /// Whether this processor has the instructions.
+    /// Whether this processor has the instructions, or this build and machine the device.
     pub fn is_available(self) -> bool {
-        self.numerics().is_ok()
+        if self.is_device() { crate::cuda::is_available(self) } else { self.numerics().is_ok() }
     }
 
-    /// The implementation, after asking the processor.
+    /// The implementation, after asking the processor. For a device: what the host computes itself, on its fastest.
     pub(crate) fn numerics(self) -> Result<&'static dyn Numerics, Error> {
+        if self.is_device() {
+            return Backend::fastest_processor().numerics();
+        }
         let found: Option<&'static dyn Numerics> = match self {
             Backend::Scalar => Some(&scalar::Scalar),
             #[cfg(target_arch = "x86_64")]
@@ -72,6 +91,7 @@ impl Backend {
             Backend::Avx512 => avx512::Avx512::detect(),
             #[cfg(not(target_arch = "x86_64"))]
             Backend::Avx2 | Backend::Avx512 => None,
+            Backend::Cuda | Backend::Emulated => None,
         };
         found.ok_or_else(|| Error::UnsupportedBackend {
             what: format!("this processor lacks {}", self.name()),

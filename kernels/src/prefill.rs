@@ -26,7 +26,7 @@ impl<'p> Prefill<'p> {
     /// Runs all `tokens`; calls `each` after every pass with its rows. `each` returns whether to go on.
     ///
     /// # Errors
-    /// [`Error::NonFinite`], and what `each` returns.
+    /// [`Error::NonFinite`], [`Error::Device`], and what `each` returns.
     pub(crate) fn run(
         &mut self,
         tokens: &[u32],
@@ -39,7 +39,7 @@ impl<'p> Prefill<'p> {
                 |position| Row { sequence: 0, position, token: tokens[position], output: output(position) };
             let rows: Vec<Row> = (start..end).map(row).collect();
             self.cache.grow(end, &mut Vec::new());
-            self.model.forward(self.pool, &mut self.space, &rows, &mut [&mut self.cache]);
+            self.model.forward(self.pool, &mut self.space, &rows, &mut [&mut self.cache])?;
             if let Some(row) = (0..rows.len()).find(|row| self.space.is_bad(*row)) {
                 return Err(Error::NonFinite { position: rows[row].position as u32 });
             }

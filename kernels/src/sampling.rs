@@ -203,7 +203,7 @@ fn argmax_allowed(logits: &[f32], allowed: &SimpleVob) -> Option<(u32, f32)> {
 }
 
 /// r0 << 32 | r1 of Philox4x32-10 with the key's first eight bytes and counter (index, 0, 0, 0).
-fn random_u64(key: &[u8; 32], index: u32) -> u64 {
+pub(crate) fn random_u64(key: &[u8; 32], index: u32) -> u64 {
     let word = |at: usize| u32::from_le_bytes([key[at], key[at + 1], key[at + 2], key[at + 3]]);
     let out = philox4x32([index, 0, 0, 0], [word(0), word(4)]);
     u64::from(out[0]) << 32 | u64::from(out[1])

@@ -4,6 +4,7 @@
 
 mod contracts;
 mod foreign;
+mod ptx;
 mod sim;
 mod test;
 mod tidy;
@@ -61,6 +62,14 @@ enum Verb {
         #[arg(long)]
         check: bool,
     },
+    /// Build the PTX of the CUDA kernels, which is committed. Needs no GPU.
+    ///
+    /// Example: cargo xtask ptx --check
+    Ptx {
+        /// Change nothing; exit 1 unless compiling gives the committed bytes, the lint is clean and nothing spills.
+        #[arg(long)]
+        check: bool,
+    },
     /// Run the writer's own state machine on a simulated log, one history a seed; all promises must hold in each.
     ///
     /// Example: cargo xtask sim --seeds 1000000
@@ -80,6 +89,7 @@ fn main() -> ExitCode {
         Verb::Test { quick } => test::run(&workspace, quick),
         Verb::Tools { check } => tools::run(&workspace, check),
         Verb::Contracts { check } => contracts::run(&workspace, check),
+        Verb::Ptx { check } => ptx::run(&workspace, check),
         Verb::Sim(arguments) => sim::run(&workspace, &arguments),
         Verb::Tidy => tidy::run(&workspace),
     });

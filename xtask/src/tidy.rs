@@ -110,7 +110,8 @@ impl Source {
         self.path.ends_with("Cargo.lock")
             || self.path.ends_with("package-lock.json")
             || self.path.starts_with("contracts/artefacts/")
-            || self.path.split('/').any(|part| ["generated", "golden", "ptx"].contains(&part))
+            || self.path.ends_with(".ptx")
+            || self.path.split('/').any(|part| ["generated", "golden"].contains(&part))
     }
 
     /// Tests may be as long as what they tell.

@@ -25,6 +25,7 @@ pub use pins::Tool;
 use pins::{PINS, Pin};
 use progress::Progress;
 
+/// Not NVRTC: it runs on one platform only, and nobody but `cargo xtask ptx` and the test command wants its 90 MB.
 const EVERY_TOOL: &[Tool] = &[Tool::NatsServer, Tool::Anvil, Tool::Forge, Tool::Model, Tool::Solidity];
 
 /// What `ensure` found: the variables children read, with absolute paths.

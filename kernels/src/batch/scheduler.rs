@@ -68,9 +68,12 @@ impl<'e> Scheduler<'e> {
             }
             let started = Instant::now();
             let mut caches: Vec<&mut KvCache> = self.running.iter_mut().map(|r| &mut r.job.cache).collect();
-            self.model.forward(self.pool, &mut self.space, &rows, &mut caches);
+            let ran = self.model.forward(self.pool, &mut self.space, &rows, &mut caches);
             self.shared.counters.steps.fetch_add(1, Ordering::Relaxed);
-            self.deliver(&rows);
+            match ran {
+                Ok(()) => self.deliver(&rows),
+                Err(error) => self.fail_all(&error),
+            }
             let elapsed = started.elapsed().as_micros() as u64;
             self.shared.counters.busy_us.fetch_add(elapsed, Ordering::Relaxed);
         }
@@ -127,6 +130,13 @@ impl<'e> Scheduler<'e> {
             if self.running[index].job.cancelled.load(Ordering::Relaxed) {
                 self.end(index, None);
             }
+        }
+    }
+
+    /// A pass failed as a whole: so do all jobs that were in it.
+    fn fail_all(&mut self, error: &Error) {
+        for index in (0..self.running.len()).rev() {
+            self.end(index, Some(JobEvent::Failed(error.clone())));
         }
     }
 

@@ -19,7 +19,7 @@ pub(crate) fn logits(model: &Model, tokens: &[u32]) -> Vec<f32> {
     let mut cache = KvCache::new(model.kv_shape());
     cache.grow(tokens.len(), &mut Vec::new());
     let mut space = Workspace::new(model, rows.len(), 1);
-    model.forward(&Pool::new(1).unwrap(), &mut space, &rows, &mut [&mut cache]);
+    model.forward(&Pool::new(1).unwrap(), &mut space, &rows, &mut [&mut cache]).unwrap();
     assert!((0..rows.len()).all(|row| !space.is_bad(row)));
     space.logits(tokens.len() - 1).to_vec()
 }

@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use super::runner::{self, Ran, Tally};
 use crate::tools::{self, Tool, Tools};
 use crate::workspace::Workspace;
-use crate::{contracts, foreign, sim, tidy};
+use crate::{contracts, foreign, ptx, sim, tidy};
 
 /// The crate whose tests start whole networks; it lies in `tests/`.
 const NETWORK_TESTS: &str = "network-tests";
@@ -39,6 +39,7 @@ pub const SECTIONS: &[Section] = &[
     Section { name: "dependencies", long: false, run: Session::dependencies },
     Section { name: "foreign tools", long: true, run: Session::foreign },
     Section { name: "contracts", long: true, run: Session::contracts },
+    Section { name: "cuda ptx", long: true, run: Session::cuda_ptx },
     Section { name: "lint", long: false, run: Session::lint },
     Section { name: "build", long: false, run: Session::build },
     Section { name: "tests", long: false, run: Session::tests },
@@ -122,6 +123,16 @@ impl Session {
         command.current_dir(self.workspace.root.join("contracts/solidity"));
         command.arg("test").env("FOUNDRY_OFFLINE", "true");
         self.counted(command)
+    }
+
+    /// What a GPU would run is what the source says, and holds nothing that differs between GPUs.
+    fn cuda_ptx(&mut self) -> Result<Outcome> {
+        if let Some(reason) = ptx::unfit() {
+            return Ok(Outcome::Skipped(reason));
+        }
+        tools::ensure(&self.workspace, &[Tool::Nvrtc])?;
+        println!("ptx: {}", ptx::check(&self.workspace)?);
+        Ok(Outcome::Done)
     }
 
     fn lint(&mut self) -> Result<Outcome> {

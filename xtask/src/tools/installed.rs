@@ -26,7 +26,7 @@ pub fn variable(tool: Tool) -> Option<&'static str> {
         Tool::Anvil => Some("COUNTERFOIL_ANVIL"),
         Tool::Forge => Some("COUNTERFOIL_FORGE"),
         Tool::Model => Some("COUNTERFOIL_MODEL"),
-        Tool::Solidity => None,
+        Tool::Solidity | Tool::Nvrtc => None,
     }
 }
 
@@ -87,7 +87,7 @@ fn name(tool: Tool) -> Option<&'static str> {
         Tool::Anvil => Some("anvil"),
         Tool::Forge => Some("forge"),
         Tool::Model => Some("model"),
-        Tool::Solidity => None,
+        Tool::Solidity | Tool::Nvrtc => None,
     }
 }
 

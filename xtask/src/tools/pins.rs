@@ -13,6 +13,8 @@ pub enum Tool {
     Model,
     /// The Solidity compiler, the contract library, and what the compiler's wrapper loads.
     Solidity,
+    /// NVIDIA's run-time compiler, for the CUDA kernels' PTX; needs no GPU.
+    Nvrtc,
 }
 
 /// The command that downloads a package.
@@ -177,6 +179,20 @@ pub const PINS: &[Pin] = &[
         place: "npm/node_modules/semver",
         content_sha256: "ed2f869f0a63ba2140e3ea6521a7718b5e07a62180191db0f567bf15e093490c",
         platform: None,
+    },
+    Pin {
+        tool: Tool::Nvrtc,
+        name: "nvrtc",
+        // Its PTX is of version 9.0, which the driver of CUDA 13.0 takes; a newer one writes newer PTX.
+        version: "13.0.88",
+        registry: Registry::Python,
+        package: "nvidia-cuda-nvrtc",
+        package_bytes: 90_215_200,
+        package_sha256: "ad9b6d2ead2435f11cbb6868809d2adeeee302e9bb94bcf0539c7a40d80e8575",
+        inside: "nvidia/cu13/lib",
+        place: "nvrtc",
+        content_sha256: "c4fa04ad9483d0546eac6be395d7848bb80fcb29e5fe55f812aba452426f3216",
+        platform: LINUX_X86_64,
     },
 ];
 
