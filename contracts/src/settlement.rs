@@ -105,7 +105,12 @@ impl<C: CheckpointSource> SettlementRun<C> {
     async fn close(&self) -> Result<Option<BatchView>, ChainError> {
         let mut id = [0; 16];
         getrandom::fill(&mut id).map_err(|e| ChainError::Log { cause: e.to_string() })?;
-        let close = CloseBatch { batch: BatchId(id), vault: self.vault(), rail: Rail::RootClaims, without: Vec::new() };
+        let close = CloseBatch {
+            batch: BatchId(id),
+            vault: self.vault(),
+            rail: Rail::RootClaims,
+            without: Vec::new(),
+        };
         match self.submit("close batch", &id, close.into()).await {
             Ok(()) => self.open_batch().await,
             Err(ChainError::Refused { refusal: "nothing_to_charge", .. }) => Ok(None),

@@ -416,7 +416,7 @@ impl Builder {
         Some(match op.what {
             What::CloseBatch => {
                 let batch = if c < 6 { open } else { batch(self.fresh()) };
-                CloseBatch { batch, vault: vault(), rail: Rail::RootClaims }.into()
+                CloseBatch { batch, vault: vault(), rail: Rail::RootClaims, without: Vec::new() }.into()
             }
             What::Submit => {
                 let mut submission = world.submission(number);

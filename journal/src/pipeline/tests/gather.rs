@@ -46,11 +46,9 @@ fn it_is_given_up_for_a_while_when_nobody_comes() {
     let mut bench = three_answered_one_waits();
     time_is_up(&mut bench);
     let mut waited = 0;
-    let mut next = 5;
-    for _ in 0..20 {
+    for next in 5..25 {
         bench.send([(next, open(next, next))]);
         bench.ack();
-        next += 1;
         if bench.publish.is_none() {
             waited += 1;
             time_is_up(&mut bench);
