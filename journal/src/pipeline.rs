@@ -44,6 +44,10 @@ pub const PREPARE_REQUESTS_MIN: usize = 512;
 pub const LAUNCH_COMMANDS_MAX: usize = 1024;
 /// Decided in one [`Input::Prepare`]: an acknowledgement waits no longer than these take.
 pub const PREPARE_COMMANDS_MAX: usize = 256;
+/// So many commands are looked ahead at before they are decided.
+const LOOK_AHEAD_COMMANDS: usize = 256;
+/// With fewer waiting it does not pay.
+const LOOK_AHEAD_MIN: usize = 16;
 /// Acknowledged commits that may wait for the archive tail; with more the writer publishes nothing.
 pub const SETTLING_COMMITS_MAX: usize = 8;
 /// How long the tail rests after it refused a write, microseconds.
@@ -331,28 +335,44 @@ impl<T> Pipeline<T> {
 
     /// Decides what waits, until the queue is empty, the draft is full, or `commands_max` were decided.
     fn fill(&mut self, now_us: u64, commands_max: usize, out: &mut Vec<Effect<T>>) {
-        let mut left = commands_max;
-        while left > 0
-            && !self.draft.full
-            && let Some(queued) = self.queue.pop_front()
-        {
-            match queued {
+        let (mut left, mut seen) = (commands_max, 0);
+        while left > 0 && !self.draft.full {
+            if seen == 0 {
+                seen = left.min(LOOK_AHEAD_COMMANDS);
+                self.look_ahead(seen);
+            }
+            let Some(queued) = self.queue.pop_front() else { return };
+            let taken = match queued {
                 Queued::Command { ticket, command, answer } => {
-                    left -= 1;
                     self.take_command(now_us, ticket, command, answer, out);
+                    1
                 }
-                Queued::Batch(batch) => left -= self.take_batch(now_us, batch, left, out),
+                Queued::Batch(batch) => self.take_batch(now_us, batch, seen, out),
                 Queued::Read { ticket, query } => {
-                    left -= 1;
                     self.queued -= 1;
                     let reply = Reply::Answer(query.ask(&self.state));
                     self.wait(Waiting::Other { ticket, reply }, out);
+                    1
                 }
-            }
+            };
+            (left, seen) = (left - taken, seen - taken);
             if matches!(self.mode, Mode::Stopped(_)) {
                 return;
             }
         }
+    }
+
+    /// Has the ledger read what the next commands will need, so that they do not wait for memory one after the other.
+    fn look_ahead(&self, commands_max: usize) {
+        if self.queued < LOOK_AHEAD_MIN {
+            return;
+        }
+        let commands = self.queue.iter().flat_map(|queued| match queued {
+            Queued::Command { command, .. } => std::slice::from_ref(&**command),
+            Queued::Batch(batch) => batch.rest(),
+            Queued::Read { .. } => &[],
+        });
+        ledger::look_ahead(&self.state, commands.take(commands_max));
     }
 
     fn take_command(

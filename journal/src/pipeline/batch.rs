@@ -130,6 +130,11 @@ impl<T> OpenBatch<T> {
         self.commands.get(self.results.len())
     }
 
+    /// The commands that are not decided yet.
+    pub(super) fn rest(&self) -> &[Command] {
+        &self.commands[self.results.len()..]
+    }
+
     /// The commit that was being filled is sealed as `position`.
     pub(super) fn place(&mut self, position: &Position) {
         for result in &mut self.results[self.placed..] {
