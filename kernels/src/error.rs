@@ -38,7 +38,9 @@ pub enum Error {
         what: String,
     },
     /// `COUNTERFOIL_KERNELS` or the options ask for instructions that this processor lacks.
-    #[error("unsupported kernels backend: {what}; use scalar, avx2 or avx512, or unset COUNTERFOIL_KERNELS")]
+    #[error(
+        "unsupported kernels backend: {what}; use scalar, avx2, avx512 or neon, or unset COUNTERFOIL_KERNELS"
+    )]
     UnsupportedBackend {
         /// Names the backend and what is missing.
         what: String,

@@ -8,6 +8,10 @@ pub(crate) mod scalar;
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+pub(crate) mod neon;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod unordered;
 
 use crate::error::Error;
 use crate::kv::KvHead;
@@ -27,33 +31,39 @@ pub enum Backend {
     Avx2,
     /// x86-64 with AVX-512 F, BW, DQ, VL and VNNI.
     Avx512,
+    /// AArch64 with the dot products of ARMv8.2.
+    Neon,
 }
 
+/// All of them, the fastest first.
+const BACKENDS: [Backend; 4] = [Backend::Avx512, Backend::Avx2, Backend::Neon, Backend::Scalar];
+
 impl Backend {
-    /// The fastest this processor has, or the one that `COUNTERFOIL_KERNELS` (`scalar`, `avx2`, `avx512`) names.
+    /// The fastest this processor has, or the one that `COUNTERFOIL_KERNELS` (`scalar`, `avx2`, `avx512`, `neon`)
+    /// names.
     ///
     /// # Errors
     /// [`Error::UnsupportedBackend`] for an unknown name.
     pub fn from_environment() -> Result<Backend, Error> {
         match std::env::var("COUNTERFOIL_KERNELS") {
             Ok(name) if !name.is_empty() => {
-                let known =
-                    [Backend::Scalar, Backend::Avx2, Backend::Avx512].into_iter().find(|b| b.name() == name);
+                let known = BACKENDS.into_iter().find(|b| b.name() == name);
                 known.ok_or_else(|| Error::UnsupportedBackend { what: format!("COUNTERFOIL_KERNELS={name}") })
             }
             _ => {
-                let fastest = [Backend::Avx512, Backend::Avx2].into_iter().find(|b| b.is_available());
+                let fastest = BACKENDS.into_iter().find(|b| b.is_available());
                 Ok(fastest.unwrap_or(Backend::Scalar))
             }
         }
     }
 
-    /// `scalar`, `avx2` or `avx512`.
+    /// `scalar`, `avx2`, `avx512` or `neon`.
     pub fn name(self) -> &'static str {
         match self {
             Backend::Scalar => "scalar",
             Backend::Avx2 => "avx2",
             Backend::Avx512 => "avx512",
+            Backend::Neon => "neon",
         }
     }
 
@@ -72,6 +82,10 @@ impl Backend {
             Backend::Avx512 => avx512::Avx512::detect(),
             #[cfg(not(target_arch = "x86_64"))]
             Backend::Avx2 | Backend::Avx512 => None,
+            #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+            Backend::Neon => neon::Neon::detect(),
+            #[cfg(not(all(target_arch = "aarch64", target_endian = "little")))]
+            Backend::Neon => None,
         };
         found.ok_or_else(|| Error::UnsupportedBackend {
             what: format!("this processor lacks {}", self.name()),
@@ -96,6 +110,15 @@ pub(crate) fn check_float_environment() -> Result<(), Error> {
         return Err(Error::FloatEnvironment { what: "rounding is not to nearest even" });
     }
     Ok(())
+}
+
+#[cfg(target_arch = "x86_64")]
+pub use unordered::order_cost;
+
+/// What reproducibility costs was not written for this processor.
+#[cfg(not(target_arch = "x86_64"))]
+pub fn order_cost(_: &crate::model::Model) -> Option<(f64, f64)> {
+    None
 }
 
 /// The operations. Methods that return `bool` return whether every value they looked at was finite.
