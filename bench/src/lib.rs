@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod journal;
+pub mod kernels;
 pub mod ledger;
 mod load;
 mod machine;

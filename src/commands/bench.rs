@@ -1,5 +1,6 @@
 //! `counterfoil bench`: measure beside the limit of this machine, or beside a peer.
 
+use super::up::FETCHED_MODEL;
 use crate::output::Output;
 use anyhow::{Context, Result};
 use bench::Report;
@@ -16,6 +17,11 @@ pub enum Bench {
     Journal(Journal),
     /// Replaying the log, live and from the archive. Example: counterfoil bench replay --events 2000000
     Replay(Replay),
+    /// Inference on the processor. Example: counterfoil bench kernels --peer llama.cpp
+    Kernels(Kernels),
+    /// A job in a process of its own; `bench kernels` starts it.
+    #[command(hide = true)]
+    KernelsJob(KernelsJob),
     /// A gateway in a process of its own; `bench journal` starts it.
     #[command(hide = true)]
     GatewayLoad(GatewayLoad),
@@ -76,6 +82,46 @@ pub struct Replay {
     dir: Option<PathBuf>,
 }
 
+/// See [`Bench::Kernels`].
+#[derive(clap::Args)]
+pub struct Kernels {
+    /// GGUF file; the one that `cargo xtask tools` fetches by default.
+    #[arg(long, env = "COUNTERFOIL_MODEL", default_value = FETCHED_MODEL, value_name = "FILE")]
+    model: PathBuf,
+    /// Figures are of one thread and of these; all cores by default.
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Runs of each figure, of which the median counts.
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    runs: u32,
+    /// Measure another engine too; it is compiled into .tools/ the first time, which takes minutes.
+    #[arg(long, value_name = "NAME", value_parser = ["llama.cpp"])]
+    peer: Option<String>,
+}
+
+/// See [`Bench::KernelsJob`].
+#[derive(clap::Args)]
+pub struct KernelsJob {
+    model: PathBuf,
+    threads: usize,
+}
+
+impl Kernels {
+    fn run(self) -> Result<Report> {
+        let root = std::env::current_dir()?;
+        let options = bench::kernels::KernelsOptions {
+            model: self.model,
+            threads: self
+                .threads
+                .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
+            runs: self.runs as usize,
+            program: std::env::current_exe()?,
+            llama: self.peer.map(|_| bench::kernels::llama_python(&root)).transpose()?,
+        };
+        Ok(bench::kernels::run(options)?)
+    }
+}
+
 impl Bench {
     /// Measures and prints.
     pub fn run(self, output: Output) -> Result<ExitCode> {
@@ -94,6 +140,11 @@ impl Bench {
                     program: std::env::current_exe()?,
                 };
                 runtime.block_on(bench::journal::run(options))?
+            }
+            Bench::Kernels(kernels) => kernels.run()?,
+            Bench::KernelsJob(KernelsJob { model, threads }) => {
+                bench::kernels::job(bench::kernels::JobOptions { model, threads })?;
+                return Ok(ExitCode::SUCCESS);
             }
             Bench::GatewayLoad(GatewayLoad { url, credentials, seconds, accounts, number }) => {
                 let length = Duration::from_secs(seconds);
