@@ -5,6 +5,7 @@
 
 pub mod growth;
 pub mod journal;
+pub mod kernels;
 pub mod ledger;
 mod load;
 mod machine;

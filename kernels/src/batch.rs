@@ -48,11 +48,15 @@ pub struct EngineTuning {
     pub prefill_rows: usize,
     /// Full pages of 64 positions that are kept after their jobs, for later jobs that begin with the same tokens; 0 = off.
     pub prefix_pages: usize,
+    /// Pages of 64 positions that running jobs may come to hold together, pages of kept prefixes not counted. A job starts
+    /// when the pages of its prompt and `max_tokens` are free, after those that were submitted before it. None: as many as all
+    /// slots with whole contexts need, so that a slot is all that a job waits for.
+    pub kv_pages: Option<usize>,
 }
 
 impl Default for EngineTuning {
     fn default() -> EngineTuning {
-        EngineTuning { prefill_rows: PREFILL_ROWS, prefix_pages: PREFIX_PAGES }
+        EngineTuning { prefill_rows: PREFILL_ROWS, prefix_pages: PREFIX_PAGES, kv_pages: None }
     }
 }
 
@@ -73,7 +77,7 @@ pub struct EngineMetrics {
     pub steps_total: u64,
     /// Pages of 64 positions that jobs hold.
     pub kv_pages_used: usize,
-    /// Pages that all slots together can hold.
+    /// Pages that jobs may hold together.
     pub kv_pages_max: usize,
     /// Pages kept for later jobs.
     pub prefix_pages_kept: usize,
@@ -89,6 +93,7 @@ pub struct EngineMetrics {
 pub struct Engine {
     model: Arc<Model>,
     options: EngineOptions,
+    kv_pages_max: usize,
     shared: Arc<Shared>,
     scheduler: Option<JoinHandle<()>>,
 }
@@ -161,6 +166,14 @@ struct Job {
     progress: Arc<Progress>,
 }
 
+impl Job {
+    /// Pages it holds when it has all its tokens; the last token is never stored.
+    fn pages_max(&self) -> usize {
+        let spec = &self.request.spec;
+        (spec.prompt_ids.len() + spec.max_tokens as usize - 1).div_ceil(PAGE_POSITIONS)
+    }
+}
+
 impl Engine {
     /// Starts the threads. If they cannot start, every [`Engine::submit`] says why.
     pub fn start(model: Arc<Model>, options: EngineOptions) -> Engine {
@@ -175,11 +188,14 @@ impl Engine {
         let tuning = EngineTuning { prefill_rows: tuning.prefill_rows.clamp(1, PREFILL_ROWS_MAX), ..tuning };
         let shared =
             Arc::new(Shared { queue: Mutex::default(), wake: Condvar::new(), counters: Counters::default() });
-        let options = EngineOptions {
-            jobs_max: options.jobs_max.clamp(1, JOBS_MAX),
-            context_tokens_max: options.context_tokens_max.min(model.context_length()),
-            ..options
-        };
+        let jobs_max = options.jobs_max.clamp(1, JOBS_MAX);
+        let context = options.context_tokens_max.min(model.context_length());
+        let kv_pages_max =
+            tuning.kv_pages.unwrap_or(jobs_max * (context as usize).div_ceil(PAGE_POSITIONS)).max(1);
+        // No job may need more pages than there are: it would wait for ever.
+        let tokens_of_pages = u32::try_from(kv_pages_max * PAGE_POSITIONS).unwrap_or(u32::MAX);
+        let options = EngineOptions { jobs_max, context_tokens_max: context.min(tokens_of_pages), ..options };
+        let tuning = EngineTuning { kv_pages: Some(kv_pages_max), ..tuning };
         let (for_thread, for_model) = (Arc::clone(&shared), Arc::clone(&model));
         let scheduler = thread::Builder::new().name("kernels-0".to_owned()).spawn(move || {
             let guard = FailOnExit(for_thread);
@@ -195,7 +211,7 @@ impl Engine {
                 None
             }
         };
-        Engine { model, options, shared, scheduler }
+        Engine { model, options, kv_pages_max, shared, scheduler }
     }
 
     /// Queues a job: a plain [`crate::JobSpec`] or a [`JobRequest`].
@@ -261,7 +277,6 @@ impl Engine {
     /// What the engine does now.
     pub fn metrics(&self) -> EngineMetrics {
         let counters = &self.shared.counters;
-        let pages_of_job = (self.options.context_tokens_max as usize).div_ceil(PAGE_POSITIONS);
         let (jobs_waiting, draining) = {
             let queue = self.shared.lock();
             (queue.waiting.len(), queue.draining)
@@ -274,7 +289,7 @@ impl Engine {
             output_tokens_total: counters.output_tokens.load(Ordering::Relaxed),
             steps_total: counters.steps.load(Ordering::Relaxed),
             kv_pages_used: counters.pages.load(Ordering::Relaxed),
-            kv_pages_max: self.options.jobs_max * pages_of_job,
+            kv_pages_max: self.kv_pages_max,
             prefix_pages_kept: counters.prefix_pages.load(Ordering::Relaxed),
             prefix_tokens_reused_total: counters.prefix_tokens.load(Ordering::Relaxed),
             busy_us_total: counters.busy_us.load(Ordering::Relaxed),

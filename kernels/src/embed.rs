@@ -85,7 +85,9 @@ mod tests {
         assert_eq!(expected.values.len(), 64);
         let length: f64 = expected.values.iter().map(|v| f64::from(*v) * f64::from(*v)).sum();
         assert!((length - 1.0).abs() < 1e-6, "{length}");
-        for backend in [Backend::Avx2, Backend::Avx512].into_iter().filter(|b| b.is_available()) {
+        for backend in
+            [Backend::Avx2, Backend::Avx512, Backend::Neon].into_iter().filter(|b| b.is_available())
+        {
             for threads in [1, 3] {
                 assert_eq!(embed(&synthetic.load(backend), threads, [1; 16], &ids).unwrap(), expected);
             }

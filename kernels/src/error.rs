@@ -39,7 +39,7 @@ pub enum Error {
     },
     /// `COUNTERFOIL_KERNELS` or the options ask for instructions that this processor lacks.
     #[error(
-        "unsupported kernels backend: {what}; use scalar, avx2, avx512, cuda or emulated, or unset COUNTERFOIL_KERNELS"
+        "unsupported kernels backend: {what}; use scalar, avx2, avx512, neon, cuda or emulated, or unset COUNTERFOIL_KERNELS"
     )]
     UnsupportedBackend {
         /// Names the backend and what is missing.

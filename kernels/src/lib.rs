@@ -6,6 +6,7 @@
 
 #[cfg(test)]
 mod allocation;
+mod arena;
 mod batch;
 mod choice;
 mod cuda;
@@ -35,6 +36,7 @@ mod sampling;
 mod synthetic;
 mod template;
 mod tokenizer;
+mod tools;
 mod verify;
 
 pub use batch::{Canceller, Engine, EngineMetrics, EngineOptions, EngineTuning, JobHandle};
@@ -44,11 +46,12 @@ pub use embed::{Embedding, embed};
 pub use error::Error;
 pub use job::{Finish, JobEvent, JobSpec, SamplingParams, TokenOut};
 pub use model::{LoadOptions, Model};
-pub use numerics::{Backend, NUMERICS_ID};
+pub use numerics::{Backend, NUMERICS_ID, order_cost};
 pub use plausibility::{PLAUSIBILITY_TOKENS_MIN, Plausibility, plausibility};
 pub use quantize::{QuantizeReport, QuantizeType, quantize};
 pub use request::{Controls, JobRequest, OutputFormat};
 pub use sampling::TokenLogprobs;
-pub use template::{ChatMessage, ChatTemplate, prompt_ids};
+pub use template::{ChatMessage, ChatTemplate, prompt_ids, prompt_ids_with_tools};
 pub use tokenizer::{Detokenizer, Tokenizer};
+pub use tools::{ToolAnswer, ToolCall, ToolFormat};
 pub use verify::{Claim, Finding, Level, NO_TOKEN, Verdict, verify, verify_job};

@@ -5,6 +5,7 @@ mod shape;
 
 pub(crate) use shape::{Architecture, Shape};
 
+use crate::arena::Arena;
 use crate::cuda::DeviceModel;
 use crate::error::Error;
 use crate::gguf::{Header, Source, TensorInfo};
@@ -163,7 +164,7 @@ impl Model {
         self.tokenizer.eos()
     }
 
-    /// `scalar`, `avx2`, `avx512`, `cuda` or `emulated`. Informative: results do not depend on it.
+    /// `scalar`, `avx2`, `avx512`, `neon`, `cuda` or `emulated`. Informative: results do not depend on it.
     pub fn backend(&self) -> &'static str {
         self.backend.name()
     }
@@ -196,14 +197,23 @@ struct Tensors {
 }
 
 impl Tensors {
+    /// Matrices lie in memory in the order in which a token meets them; `infos` is in the order of the file.
     fn read<R: Read>(source: &mut Source<R>, infos: &[TensorInfo]) -> Result<Tensors, Error> {
         let mut tensors = Tensors::default();
+        let mut matrices: Vec<&TensorInfo> = infos.iter().filter(|info| info.rows > 1).collect();
+        let bytes = matrices.iter().map(|info| PackedMatrix::bytes_of(info.kind, info.rows, info.columns));
+        let mut arena = Arena::new(bytes.sum());
+        matrices.sort_by_key(|info| order_of_use(&info.name));
+        for TensorInfo { name, kind, rows, columns, .. } in matrices {
+            let matrix = PackedMatrix::zeroed_in(&mut arena, *kind, *rows, *columns);
+            tensors.matrices.insert(name.clone(), matrix);
+        }
         for info in infos {
             source.advance_to(info.offset)?;
             if info.rows == 1 {
                 tensors.vectors.insert(info.name.clone(), read_vector(source, info)?);
-            } else {
-                tensors.matrices.insert(info.name.clone(), read_matrix(source, info)?);
+            } else if let Some(matrix) = tensors.matrices.get_mut(&info.name) {
+                read_matrix(source, info, matrix)?;
             }
         }
         Ok(tensors)
@@ -239,8 +249,22 @@ fn read_vector<R: Read>(source: &mut Source<R>, info: &TensorInfo) -> Result<Vec
     Ok(raw.chunks_exact(width).map(|bytes| float_from_bytes(info.kind, bytes)).collect())
 }
 
-fn read_matrix<R: Read>(source: &mut Source<R>, info: &TensorInfo) -> Result<PackedMatrix, Error> {
-    let mut matrix = PackedMatrix::zeroed(info.kind, info.rows, info.columns);
+/// Blocks of the model one after the other, then the tables; within a block as [`Pass`](crate::forward) runs it.
+fn order_of_use(name: &str) -> (usize, usize) {
+    const PARTS: [&str; 7] = ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"];
+    let place = || {
+        let (layer, part) = name.strip_prefix("blk.")?.split_once('.')?;
+        let part = PARTS.iter().position(|known| part.strip_suffix(".weight") == Some(*known))?;
+        Some((layer.parse().ok()?, part))
+    };
+    place().unwrap_or((usize::MAX, 0))
+}
+
+fn read_matrix<R: Read>(
+    source: &mut Source<R>,
+    info: &TensorInfo,
+    matrix: &mut PackedMatrix,
+) -> Result<(), Error> {
     let row_bytes = info.kind.row_bytes(info.columns);
     let rows_at_once = (READ_BYTES / row_bytes).clamp(1, info.rows);
     let mut raw = vec![0u8; rows_at_once * row_bytes];
@@ -251,7 +275,7 @@ fn read_matrix<R: Read>(source: &mut Source<R>, info: &TensorInfo) -> Result<Pac
             matrix.set_row(first + row, raw);
         }
     }
-    Ok(matrix)
+    Ok(())
 }
 
 impl Weights {

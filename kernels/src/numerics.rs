@@ -8,6 +8,10 @@ pub(crate) mod scalar;
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+pub(crate) mod neon;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod unordered;
 
 use crate::error::Error;
 use crate::kv::KvHead;
@@ -27,18 +31,21 @@ pub enum Backend {
     Avx2,
     /// x86-64 with AVX-512 F, BW, DQ, VL and VNNI.
     Avx512,
+    /// AArch64 with the dot products of ARMv8.2.
+    Neon,
     /// An NVIDIA GPU (cargo feature `cuda`).
     Cuda,
     /// The CUDA kernels run by this CPU: slow, for tests and for machines without a GPU (cargo feature `cuda-shim`).
     Emulated,
 }
 
-/// All of them.
-const BACKENDS: [Backend; 5] =
-    [Backend::Scalar, Backend::Avx2, Backend::Avx512, Backend::Cuda, Backend::Emulated];
+/// All of them; those of processors come first, the fastest first.
+const BACKENDS: [Backend; 6] =
+    [Backend::Avx512, Backend::Avx2, Backend::Neon, Backend::Scalar, Backend::Cuda, Backend::Emulated];
 
 impl Backend {
-    /// The fastest this processor has, or the one that `COUNTERFOIL_KERNELS` (`scalar`, `avx2`, `avx512`, `cuda`, `emulated`) names.
+    /// The fastest this processor has, or the one that `COUNTERFOIL_KERNELS` (`scalar`, `avx2`, `avx512`, `neon`, `cuda`,
+    /// `emulated`) names.
     ///
     /// # Errors
     /// [`Error::UnsupportedBackend`] for an unknown name.
@@ -53,7 +60,7 @@ impl Backend {
     }
 
     fn fastest_processor() -> Backend {
-        let fastest = [Backend::Avx512, Backend::Avx2].into_iter().find(|b| b.is_available());
+        let fastest = [Backend::Avx512, Backend::Avx2, Backend::Neon].into_iter().find(|b| b.is_available());
         fastest.unwrap_or(Backend::Scalar)
     }
 
@@ -62,12 +69,13 @@ impl Backend {
         matches!(self, Backend::Cuda | Backend::Emulated)
     }
 
-    /// `scalar`, `avx2`, `avx512`, `cuda` or `emulated`.
+    /// `scalar`, `avx2`, `avx512`, `neon`, `cuda` or `emulated`.
     pub fn name(self) -> &'static str {
         match self {
             Backend::Scalar => "scalar",
             Backend::Avx2 => "avx2",
             Backend::Avx512 => "avx512",
+            Backend::Neon => "neon",
             Backend::Cuda => "cuda",
             Backend::Emulated => "emulated",
         }
@@ -92,6 +100,10 @@ impl Backend {
             #[cfg(not(target_arch = "x86_64"))]
             Backend::Avx2 | Backend::Avx512 => None,
             Backend::Cuda | Backend::Emulated => None,
+            #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+            Backend::Neon => neon::Neon::detect(),
+            #[cfg(not(all(target_arch = "aarch64", target_endian = "little")))]
+            Backend::Neon => None,
         };
         found.ok_or_else(|| Error::UnsupportedBackend {
             what: format!("this processor lacks {}", self.name()),
@@ -116,6 +128,15 @@ pub(crate) fn check_float_environment() -> Result<(), Error> {
         return Err(Error::FloatEnvironment { what: "rounding is not to nearest even" });
     }
     Ok(())
+}
+
+#[cfg(target_arch = "x86_64")]
+pub use unordered::order_cost;
+
+/// What reproducibility costs was not written for this processor.
+#[cfg(not(target_arch = "x86_64"))]
+pub fn order_cost(_: &crate::model::Model) -> Option<(f64, f64)> {
+    None
 }
 
 /// The operations. Methods that return `bool` return whether every value they looked at was finite.

@@ -12,6 +12,7 @@
 
 pub(crate) mod k_quants;
 
+use crate::arena::{Arena, Part};
 use crate::gguf::TensorType;
 
 /// Rows side by side.
@@ -29,17 +30,46 @@ pub(crate) struct PackedMatrix {
     kind: TensorType,
     rows: usize,
     columns: usize,
-    lines: Vec<Line>,
+    memory: Memory,
+}
+
+/// Where a matrix lies.
+enum Memory {
+    /// On its own.
+    Own(Vec<Line>),
+    /// Beside the model's others.
+    Part(Part),
 }
 
 impl PackedMatrix {
     /// A matrix of zero bytes; `columns` must be a multiple of 32.
     pub(crate) fn zeroed(kind: TensorType, rows: usize, columns: usize) -> PackedMatrix {
+        let mut matrix = PackedMatrix::without_memory(kind, rows, columns);
+        matrix.memory = Memory::Own(vec![Line([0; 64]); matrix.resident_bytes() / 64]);
+        matrix
+    }
+
+    /// As [`PackedMatrix::zeroed`], in the next `bytes_of` bytes of `arena`.
+    pub(crate) fn zeroed_in(
+        arena: &mut Arena,
+        kind: TensorType,
+        rows: usize,
+        columns: usize,
+    ) -> PackedMatrix {
+        let mut matrix = PackedMatrix::without_memory(kind, rows, columns);
+        matrix.memory = Memory::Part(arena.take(matrix.resident_bytes()));
+        matrix
+    }
+
+    /// Bytes that such a matrix takes.
+    pub(crate) fn bytes_of(kind: TensorType, rows: usize, columns: usize) -> usize {
+        PackedMatrix::without_memory(kind, rows, columns).resident_bytes()
+    }
+
+    fn without_memory(kind: TensorType, rows: usize, columns: usize) -> PackedMatrix {
         let block = BLOCK.max(kind.block_elements());
         assert!(columns.is_multiple_of(block), "the loader refuses other widths");
-        let mut matrix = PackedMatrix { kind, rows, columns, lines: Vec::new() };
-        matrix.lines = vec![Line([0; 64]); matrix.group_count() * matrix.group_bytes() / 64];
-        matrix
+        PackedMatrix { kind, rows, columns, memory: Memory::Own(Vec::new()) }
     }
 
     /// Stores one row as it stands in the file.
@@ -125,7 +155,7 @@ impl PackedMatrix {
 
     /// Bytes in memory.
     pub(crate) fn resident_bytes(&self) -> usize {
-        self.lines.len() * 64
+        self.group_count() * self.group_bytes()
     }
 
     /// Scales of `group`: `block_count * scale_block_bytes` bytes, on a 64-byte line; K-quants: see `k_quants`.
@@ -246,13 +276,23 @@ impl PackedMatrix {
     }
 
     fn bytes(&self) -> &[u8] {
-        // SAFETY: `Line` is 64 initialised bytes without padding, so the vector is one run of 64 * len bytes.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.lines.len() * 64) }
+        match &self.memory {
+            // SAFETY: `Line` is 64 initialised bytes without padding, so the vector is one run of 64 * len bytes.
+            Memory::Own(lines) => unsafe {
+                std::slice::from_raw_parts(lines.as_ptr().cast(), lines.len() * 64)
+            },
+            Memory::Part(part) => part.bytes(),
+        }
     }
 
     fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as in `bytes`; the borrow of `self` is exclusive.
-        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.lines.len() * 64) }
+        match &mut self.memory {
+            // SAFETY: as in `bytes`; the borrow of `self` is exclusive.
+            Memory::Own(lines) => unsafe {
+                std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), lines.len() * 64)
+            },
+            Memory::Part(part) => part.bytes_mut(),
+        }
     }
 }
 

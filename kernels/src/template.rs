@@ -4,13 +4,17 @@
 use crate::error::Error;
 use crate::gguf::{Header, Value};
 use crate::tokenizer::{Piece, Tokenizer};
+use crate::tools::{self, ToolFormat};
 use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Kwargs, Serde};
 use minijinja::{Environment, ErrorKind, context};
+use serde::Serialize;
+use serde_json::ser::PrettyFormatter;
 
 /// Steps a template may take; a hostile file must not hold the gateway.
 const TEMPLATE_FUEL: u64 = 1_000_000;
 /// The character that brackets a placeholder. Private use: a template that contains it is refused.
-const MARK: char = '\u{F8FE}';
+pub(crate) const MARK: char = '\u{F8FE}';
 /// Roles that [`prompt_ids`] accepts.
 const ROLES: [&str; 4] = ["system", "user", "assistant", "tool"];
 
@@ -31,6 +35,8 @@ pub struct ChatTemplate {
     bos: String,
     eos: String,
     hash: [u8; 32],
+    /// None where the template knows no tools.
+    tool_format: Option<ToolFormat>,
 }
 
 impl ChatTemplate {
@@ -57,9 +63,11 @@ impl ChatTemplate {
         environment.add_function("raise_exception", |message: String| -> Result<String, minijinja::Error> {
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
         });
+        environment.add_filter("tojson", to_json);
         let hash = blake3::hash(source.as_bytes()).into();
+        let tool_format = source.contains("tools").then(|| ToolFormat::of_template(source));
         environment.add_template_owned("chat".to_owned(), source.to_owned()).map_err(failed)?;
-        Ok(ChatTemplate { environment, bos: String::new(), eos: String::new(), hash })
+        Ok(ChatTemplate { environment, bos: String::new(), eos: String::new(), hash, tool_format })
     }
 
     /// The text for `messages`, ending where the assistant is to speak. For display; a prompt is made by [`prompt_ids`].
@@ -68,7 +76,12 @@ impl ChatTemplate {
     /// [`Error::Template`] with the engine's words.
     pub fn render(&self, messages: &[ChatMessage]) -> Result<String, Error> {
         let contents: Vec<&str> = messages.iter().map(|m| m.content.as_str()).collect();
-        self.render_contents(messages, &contents)
+        self.render_contents(messages, &contents, &[])
+    }
+
+    /// How this model writes calls of tools; None where its template knows none.
+    pub fn tool_format(&self) -> Option<ToolFormat> {
+        self.tool_format
     }
 
     /// BLAKE3 of the template's bytes.
@@ -76,17 +89,42 @@ impl ChatTemplate {
         self.hash
     }
 
-    fn render_contents(&self, messages: &[ChatMessage], contents: &[&str]) -> Result<String, Error> {
+    fn render_contents(
+        &self,
+        messages: &[ChatMessage],
+        contents: &[&str],
+        tools: &[serde_json::Value],
+    ) -> Result<String, Error> {
         let list: Vec<minijinja::Value> = messages
             .iter()
             .zip(contents)
             .map(|(m, content)| context! { role => m.role.as_str(), content => *content })
             .collect();
         let template = self.environment.get_template("chat").map_err(failed)?;
-        template.render(context! {
-                messages => list, add_generation_prompt => true, bos_token => self.bos.as_str(), eos_token => self.eos.as_str(),
-            }).map_err(failed)
+        let plain = context! {
+            messages => list, add_generation_prompt => true, bos_token => self.bos.as_str(), eos_token => self.eos.as_str(),
+        };
+        // Without tools the variable does not exist, as in prompts made before there were any.
+        let values = if tools.is_empty() {
+            plain
+        } else {
+            context! { tools => minijinja::Value::from(Serde(tools)), ..plain }
+        };
+        template.render(values).map_err(failed)
     }
+}
+
+/// The filter `tojson`, with the texts of Python's `json.dumps(value, ensure_ascii=False, indent=..)`.
+fn to_json(value: minijinja::Value, options: Kwargs) -> Result<String, minijinja::Error> {
+    let failed = |e: serde_json::Error| minijinja::Error::new(ErrorKind::BadSerialization, e.to_string());
+    let indent: Option<usize> = options.get("indent")?;
+    let value = serde_json::to_value(&value).map_err(failed)?;
+    let Some(indent) = indent else { return Ok(tools::python_json(&value)) };
+    let spaces = b" ".repeat(indent.min(16));
+    let mut text = Vec::new();
+    let mut writer = serde_json::Serializer::with_formatter(&mut text, PrettyFormatter::with_indent(&spaces));
+    value.serialize(&mut writer).map_err(failed)?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 /// Text of the token whose id stands under `key`; empty if there is none.
@@ -112,6 +150,29 @@ pub fn prompt_ids(
     template: &ChatTemplate,
     messages: &[ChatMessage],
 ) -> Result<Vec<u32>, Error> {
+    prompt_ids_with_tools(tokenizer, template, messages, &[])
+}
+
+/// As [`prompt_ids`], with tools the model may call, each a JSON object as the template expects it (`{"type": "function",
+/// "function": {"name", "description", "parameters"}}`). Calls and results of earlier turns are messages: what the model wrote,
+/// and one of role `tool`. Calls in the answer are read by [`ToolFormat::parse`].
+///
+/// # Errors
+/// As [`prompt_ids`]; [`Error::InvalidMessage`] too for tools that the template knows nothing of, that are too large or that
+/// contain the text of a special token.
+pub fn prompt_ids_with_tools(
+    tokenizer: &Tokenizer,
+    template: &ChatTemplate,
+    messages: &[ChatMessage],
+    tools: &[serde_json::Value],
+) -> Result<Vec<u32>, Error> {
+    if !tools.is_empty() {
+        if template.tool_format.is_none() {
+            let what = "this model's chat template knows no tools; send none".to_owned();
+            return Err(Error::InvalidMessage { what });
+        }
+        tools::check(tokenizer, tools)?;
+    }
     if messages.is_empty() {
         return Err(Error::InvalidMessage { what: "no messages; send at least one".to_owned() });
     }
@@ -123,7 +184,7 @@ pub fn prompt_ids(
     }
     let placeholders: Vec<String> = (0..messages.len()).map(|i| format!("{MARK}{i}{MARK}")).collect();
     let names: Vec<&str> = placeholders.iter().map(String::as_str).collect();
-    let rendered = template.render_contents(messages, &names)?;
+    let rendered = template.render_contents(messages, &names, tools)?;
 
     let mut ids = Vec::new();
     let mut plain = String::new();
@@ -159,3 +220,6 @@ pub fn prompt_ids(
         None => Ok(ids),
     }
 }
+
+#[cfg(test)]
+mod tests;

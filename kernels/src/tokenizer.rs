@@ -409,3 +409,6 @@ impl Detokenizer {
         text
     }
 }
+
+#[cfg(test)]
+mod tests;

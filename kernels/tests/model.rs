@@ -98,7 +98,7 @@ fn answers_in_english_and_stops_at_eos() {
 #[test]
 fn backends_agree_on_the_whole_model() {
     let mut outcomes = Vec::new();
-    for backend in [Backend::Scalar, Backend::Avx2, Backend::Avx512] {
+    for backend in [Backend::Scalar, Backend::Avx2, Backend::Avx512, Backend::Neon] {
         if backend.is_available() {
             let model = load(backend);
             let spec = sampled(ask(&model, "Hi"), 5, 2);

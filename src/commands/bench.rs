@@ -1,5 +1,6 @@
 //! `counterfoil bench`: measure beside the limit of this machine, or beside a peer.
 
+use super::up::FETCHED_MODEL;
 use crate::output::Output;
 use anyhow::{Context, Result};
 use bench::Report;
@@ -22,6 +23,11 @@ pub enum Bench {
     /// A process that opens a log; `bench growth` and `bench journal` start it.
     #[command(hide = true)]
     OpenLog(OpenLog),
+    /// Inference on the processor. Example: counterfoil bench kernels --peer llama.cpp
+    Kernels(Kernels),
+    /// A job in a process of its own; `bench kernels` starts it.
+    #[command(hide = true)]
+    KernelsJob(KernelsJob),
     /// A gateway in a process of its own; `bench journal` starts it.
     #[command(hide = true)]
     GatewayLoad(GatewayLoad),
@@ -144,6 +150,46 @@ pub struct Replay {
     dir: Option<PathBuf>,
 }
 
+/// See [`Bench::Kernels`].
+#[derive(clap::Args)]
+pub struct Kernels {
+    /// GGUF file; the one that `cargo xtask tools` fetches by default.
+    #[arg(long, env = "COUNTERFOIL_MODEL", default_value = FETCHED_MODEL, value_name = "FILE")]
+    model: PathBuf,
+    /// Figures are of one thread and of these; all cores by default.
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Runs of each figure, of which the median counts.
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    runs: u32,
+    /// Measure another engine too; it is compiled into .tools/ the first time, which takes minutes.
+    #[arg(long, value_name = "NAME", value_parser = ["llama.cpp"])]
+    peer: Option<String>,
+}
+
+/// See [`Bench::KernelsJob`].
+#[derive(clap::Args)]
+pub struct KernelsJob {
+    model: PathBuf,
+    threads: usize,
+}
+
+impl Kernels {
+    fn run(self) -> Result<Report> {
+        let root = std::env::current_dir()?;
+        let options = bench::kernels::KernelsOptions {
+            model: self.model,
+            threads: self
+                .threads
+                .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
+            runs: self.runs as usize,
+            program: std::env::current_exe()?,
+            llama: self.peer.map(|_| bench::kernels::llama_python(&root)).transpose()?,
+        };
+        Ok(bench::kernels::run(options)?)
+    }
+}
+
 impl Bench {
     /// Measures and prints.
     pub fn run(self, output: Output) -> Result<ExitCode> {
@@ -177,6 +223,11 @@ impl Bench {
             }
             Bench::OpenLog(OpenLog { url, credentials, data_dir }) => {
                 runtime.block_on(bench::growth::open_log(url, credentials, data_dir))?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            Bench::Kernels(kernels) => kernels.run()?,
+            Bench::KernelsJob(KernelsJob { model, threads }) => {
+                bench::kernels::job(bench::kernels::JobOptions { model, threads })?;
                 return Ok(ExitCode::SUCCESS);
             }
             Bench::GatewayLoad(GatewayLoad { url, credentials, seconds, accounts, number }) => {

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 /// Where `cargo xtask tools` puts the model.
-const FETCHED_MODEL: &str = ".tools/models/SmolLM2-135M-Instruct.Q4_1.gguf";
+pub(super) const FETCHED_MODEL: &str = ".tools/models/SmolLM2-135M-Instruct.Q4_1.gguf";
 
 /// See [`super::Command::Up`]. Example: counterfoil up --data data
 #[derive(clap::Args)]

@@ -91,8 +91,7 @@ impl<'e> Scheduler<'e> {
                 return false;
             }
             shared.end_cancelled(&mut queue);
-            while self.running.len() < self.options.jobs_max {
-                let Some(job) = queue.waiting.pop_front() else { break };
+            while let Some(job) = queue.waiting.pop_front_if(|job| self.has_room_for(job)) {
                 self.start(job);
                 shared.counters.running.store(self.running.len(), Ordering::SeqCst);
             }
@@ -105,6 +104,13 @@ impl<'e> Scheduler<'e> {
             }
             queue = shared.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// Whether a slot is free, and every page that the job may come to hold.
+    fn has_room_for(&self, job: &Job) -> bool {
+        let promised: usize = self.running.iter().map(|running| running.job.pages_max()).sum();
+        let pages = self.tuning.kv_pages.unwrap_or(usize::MAX);
+        self.running.len() < self.options.jobs_max && promised + job.pages_max() <= pages
     }
 
     /// Gives a job its slot, and the pages that others have made of its prompt.

@@ -62,7 +62,7 @@ fn every_type_backend_and_thread_count_gives_the_same_and_verifies() {
             let job = spec(5, 90, 12);
             let expected =
                 run(&synthetic.load(Backend::Scalar), EngineOptions { threads: 1, ..OPTIONS }, &job);
-            for backend in [Backend::Scalar, Backend::Avx2, Backend::Avx512] {
+            for backend in [Backend::Scalar, Backend::Avx2, Backend::Avx512, Backend::Neon] {
                 if !backend.is_available() {
                     continue;
                 }
@@ -95,7 +95,9 @@ fn every_architecture_runs_the_same_on_every_backend_and_verifies() {
         };
         let job = spec(4, 100, 16);
         let expected = run(&synthetic.load(Backend::Scalar), EngineOptions { threads: 1, ..OPTIONS }, &job);
-        for backend in [Backend::Avx2, Backend::Avx512].into_iter().filter(|b| b.is_available()) {
+        for backend in
+            [Backend::Avx2, Backend::Avx512, Backend::Neon].into_iter().filter(|b| b.is_available())
+        {
             let model = synthetic.load(backend);
             assert_eq!(run(&model, OPTIONS, &job), expected, "{architecture} {backend:?}");
             let head = expected.0.last().unwrap().chain;
@@ -282,7 +284,8 @@ fn a_full_queue_is_busy_until_somebody_leaves() {
     // An engine whose scheduler never comes: what is submitted stays in the queue.
     let shared =
         Arc::new(Shared { queue: Mutex::default(), wake: Condvar::new(), counters: Counters::default() });
-    let engine = Engine { model: fastest(TensorType::F16), options: OPTIONS, shared, scheduler: None };
+    let model = fastest(TensorType::F16);
+    let engine = Engine { model, options: OPTIONS, kv_pages_max: 12, shared, scheduler: None };
     let mut handles: Vec<JobHandle> = (0..5).map(|_| engine.submit(spec(1, 10, 10)).unwrap()).collect();
     let busy = Error::Busy { waiting: 5, queue_max: 2 };
     assert_eq!(engine.submit(spec(1, 10, 10)).err(), Some(busy.clone()));
@@ -309,6 +312,37 @@ fn the_end_of_the_engine_ends_every_job() {
 }
 
 #[test]
+fn a_job_waits_for_its_pages_and_changes_no_bit_by_waiting() {
+    let model = fastest(TensorType::Q4_1);
+    // Three slots, but pages for two jobs of 250 tokens and a half.
+    let tuning = EngineTuning { kv_pages: Some(10), ..EngineTuning::default() };
+    let engine = Engine::start_tuned(Arc::clone(&model), OPTIONS, tuning);
+    assert_eq!(engine.metrics().kv_pages_max, 10);
+    let jobs: Vec<JobSpec> = (0..5).map(|i| spec(i, 60, 190)).collect();
+    let alone: Vec<_> = jobs.iter().map(|job| run(&model, OPTIONS, job)).collect();
+    let handles: Vec<JobHandle> = jobs.iter().map(|job| engine.submit(job.clone()).unwrap()).collect();
+    let mut running_max = 0;
+    while engine.metrics().jobs_ended_total < 5 {
+        let metrics = engine.metrics();
+        running_max = running_max.max(metrics.jobs_running);
+        assert!(metrics.kv_pages_used <= 10 && metrics.jobs_running <= 2, "{metrics:?}");
+        thread::yield_now();
+    }
+    assert_eq!(running_max, 2);
+    for (handle, alone) in handles.into_iter().zip(alone) {
+        assert_eq!(collect(handle), alone);
+    }
+    // What could never have its pages is refused, not queued.
+    let error = Error::ContextExceeded { prompt_tokens: 100, max_tokens: 221, context_tokens: 256 };
+    assert_eq!(engine.submit(spec(1, 100, 221)).err(), Some(error));
+    let two = EngineTuning { kv_pages: Some(2), ..EngineTuning::default() };
+    let engine = Engine::start_tuned(model, OPTIONS, two);
+    let error = Error::ContextExceeded { prompt_tokens: 100, max_tokens: 29, context_tokens: 128 };
+    assert_eq!(engine.submit(spec(1, 100, 29)).err(), Some(error));
+    assert!(!collect(engine.submit(spec(1, 100, 28)).unwrap()).0.is_empty());
+}
+
+#[test]
 fn a_handle_that_is_dropped_frees_its_slot() {
     let model = fastest(TensorType::F32);
     let engine = Engine::start(model, EngineOptions { jobs_max: 1, ..OPTIONS });
@@ -331,8 +365,11 @@ fn chunks_and_kept_prefixes_change_no_bit() {
     let model = fastest(TensorType::Q8_0);
     let jobs: Vec<JobSpec> = (0..4).map(|i| JobSpec { job_id: [i; 16], ..spec(7, 200, 30) }).collect();
     let tuned = |prefill_rows, prefix_pages| {
-        let engine =
-            Engine::start_tuned(Arc::clone(&model), OPTIONS, EngineTuning { prefill_rows, prefix_pages });
+        let engine = Engine::start_tuned(
+            Arc::clone(&model),
+            OPTIONS,
+            EngineTuning { prefill_rows, prefix_pages, kv_pages: None },
+        );
         let outcomes: Vec<_> = jobs
             .iter()
             .map(|job| {
@@ -419,7 +456,7 @@ fn a_draining_engine_finishes_what_it_has_and_takes_nothing_new() {
 #[test]
 fn cancelled_in_the_middle_of_a_prompt_or_a_resumption_nothing_is_left() {
     let model = fastest(TensorType::Q4_1);
-    let tuning = EngineTuning { prefill_rows: 1, prefix_pages: 0 };
+    let tuning = EngineTuning { prefill_rows: 1, prefix_pages: 0, kv_pages: None };
     let engine = Engine::start_tuned(Arc::clone(&model), OPTIONS, tuning);
     let job = spec(2, 150, 20);
     for steps in [0, 1, 63, 64, 65, 149] {

@@ -23,7 +23,7 @@ const KINDS: [TensorType; 8] = [
 ];
 
 fn backends() -> Vec<Backend> {
-    let all = [Backend::Scalar, Backend::Avx2, Backend::Avx512];
+    let all = [Backend::Scalar, Backend::Avx2, Backend::Avx512, Backend::Neon];
     all.into_iter().filter(|b| b.is_available()).collect()
 }
 
