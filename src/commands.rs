@@ -3,6 +3,7 @@
 pub mod audit;
 mod bench;
 mod books;
+mod chain;
 mod exit;
 pub mod export;
 mod ledger;
@@ -47,6 +48,9 @@ pub enum Command {
     /// Measure beside the limit of this machine, or beside a peer.
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Put a network's contracts on a chain, and verify a manifest.
+    #[command(subcommand)]
+    Chain(chain::ChainCommand),
     /// Take money out with nothing but a wallet and a node, also when the network is gone.
     #[command(subcommand)]
     Exit(exit::Exit),
@@ -65,6 +69,7 @@ pub fn run(command: Command, output: Output) -> anyhow::Result<ExitCode> {
         Command::Mirror(mirror) => mirror.run(),
         Command::Audit(audit) => audit.run(output),
         Command::Bench(bench) => bench.run(output),
+        Command::Chain(chain) => chain.run(output),
         Command::Exit(exit) => exit.run(output),
     }
 }

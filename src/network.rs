@@ -3,7 +3,9 @@
 
 mod broker;
 pub mod chain_door;
+pub mod chain_options;
 pub mod operator;
+mod payment_door;
 mod readings;
 pub mod secrets;
 pub mod supervisor;
@@ -11,6 +13,7 @@ pub mod supervisor;
 use anyhow::{Context, Result};
 use broker::Broker;
 use chain_door::{VaultDoor, vault_ref};
+use chain_options::ChainOptions;
 use contracts::anvil::{Anvil, AnvilOptions, Mining, find_anvil};
 use contracts::chain::Chain;
 use contracts::deploy::{DeployOptions, deploy};
@@ -19,6 +22,7 @@ use contracts::manifest::Manifest;
 use contracts::mirror::{Mirror, MirrorOptions, MirrorStatus};
 use contracts::settlement::{CheckpointSource, SettlementOptions, SettlementRun};
 use contracts::settler::{Settler, SettlerOptions};
+use contracts::x402::Cashier;
 use dispatcher::{Gateway, GatewayOptions, ServedModel};
 use journal::auth::{self, Role};
 use journal::background::Background;
@@ -29,6 +33,7 @@ use journal::{Journal, JournalOptions, LedgerClient};
 use kernels::Tokenizer;
 use ledger::command::{Command, CommandBody, PublishRateCard};
 use ledger::preset::{ModelHashes, Preset};
+use payment_door::Till;
 use protocol::asset::AssetId;
 use protocol::event::Actor;
 use protocol::event::chain::VaultRegistered;
@@ -48,12 +53,10 @@ const GATEWAY_PORT: u16 = 8080;
 const CHAIN_PORT: u16 = 8545;
 /// Chain id of development chains.
 const CHAIN_ID: u64 = 31_337;
-/// Blocks on top before a deposit counts, on the development chain.
-pub const CONFIRMATIONS: u64 = 2;
 /// The development chain makes a block every so many seconds, and one for each transaction.
 const BLOCK_TIME_S: u64 = 1;
-/// How often the chain is looked at.
-const CHAIN_POLL_MS: u64 = 200;
+/// The chain's own coin for the relayer's gas: 10, with 18 digits.
+const RELAYER_GAS_WEI: u128 = 10_000_000_000_000_000_000;
 /// A user leaves without us after this long (7 days, as on a real chain).
 const EXIT_DELAY_S: u32 = 7 * 86_400;
 /// A payout root can be refused for this long before claims; short, because the story waits for it.
@@ -69,6 +72,19 @@ pub struct NetworkOptions {
     pub port: Option<u16>,
     /// GGUF file.
     pub model: PathBuf,
+    /// How the chain is read.
+    pub chain: ChainOptions,
+    /// What follows a reorganisation deeper than the confirmations.
+    pub after_reorg: AfterReorg,
+}
+
+/// What is done about a reorganisation deeper than the confirmations by which something spent was lost.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AfterReorg {
+    /// Nothing more is mirrored until a person has looked.
+    Wait,
+    /// A person has looked: go on.
+    Resume,
 }
 
 /// A running network.
@@ -123,6 +139,8 @@ impl CheckpointSource for Checkpoints {
 struct Ground {
     data: PathBuf,
     model: PathBuf,
+    chain: ChainOptions,
+    after_reorg: AfterReorg,
     port: Option<u16>,
     preset: Preset,
     roles: ChainRoles,
@@ -151,7 +169,7 @@ struct Behind {
 
 impl Ground {
     async fn start(options: NetworkOptions, progress: &dyn Fn(&str)) -> Result<Ground> {
-        let NetworkOptions { data, port, model } = options;
+        let NetworkOptions { data, port, model, chain, after_reorg } = options;
         check_port(port)?;
         std::fs::create_dir_all(&data).with_context(|| data.display().to_string())?;
         let data = data.canonicalize()?;
@@ -164,8 +182,21 @@ impl Ground {
         let secrets = Secrets::load_or_create(&data.join("keys"))?;
         progress("development chain and contracts");
         let anvil = start_anvil(&data, port, &mut notes).await?;
-        let deployment = open_contracts(&data, &anvil, &roles).await?;
-        Ok(Ground { data, model, port, preset, roles, secrets, nats, anvil, deployment, notes })
+        let deployment = open_contracts(&data, &anvil, &roles, &chain).await?;
+        Ok(Ground {
+            data,
+            model,
+            chain,
+            after_reorg,
+            port,
+            preset,
+            roles,
+            secrets,
+            nats,
+            anvil,
+            deployment,
+            notes,
+        })
     }
 }
 
@@ -191,7 +222,7 @@ impl Network {
         let served = read_model(&ground, &log.client).await?;
         progress("watcher and settler");
         let (stop, stopped) = watch::channel(false);
-        let mirror = start_mirror(&ground, &mut log, &stopped)?;
+        let mirror = start_mirror(&ground, &mut log, &stopped).await?;
         let settlement = start_settlement(&ground, &mut log).await?;
         progress("gateway");
         let gateway = start_gateway(&mut ground, &log, served).await?;
@@ -328,8 +359,13 @@ async fn start_anvil(data: &Path, port: Option<u16>, notes: &mut Vec<String>) ->
     }
 }
 
-async fn open_contracts(data: &Path, anvil: &Anvil, roles: &ChainRoles) -> Result<Deployment> {
-    let chain = Chain::connect(anvil.config(CONFIRMATIONS, CHAIN_POLL_MS)).await?;
+async fn open_contracts(
+    data: &Path,
+    anvil: &Anvil,
+    roles: &ChainRoles,
+    options: &ChainOptions,
+) -> Result<Deployment> {
+    let chain = Chain::connect(anvil.config(options.confirmations, options.poll_ms)).await?;
     let path = data.join("chain/manifest.json");
     if !path.exists() {
         let options = DeployOptions {
@@ -421,18 +457,23 @@ async fn open_books(
     Ok(())
 }
 
-fn start_mirror(
+async fn start_mirror(
     ground: &Ground,
     log: &mut Log,
     stopped: &watch::Receiver<bool>,
 ) -> Result<watch::Receiver<MirrorStatus>> {
     let mirror = Mirror::open(MirrorOptions {
         deployment: ground.deployment.clone(),
-        confirmations: CONFIRMATIONS,
+        confirmations: ground.chain.confirmations,
         state_file: ground.data.join("chain/watcher.json"),
         client: log.client.clone(),
         origin: contracts::fixed_bytes::Hash32::keccak(log.origin.as_bytes()),
     })?;
+    let mirror = ground.chain.apply(mirror, ground.deployment.manifest()).await?;
+    let mirror = match ground.after_reorg {
+        AfterReorg::Wait => mirror,
+        AfterReorg::Resume => mirror.resume_after_reorg(),
+    };
     let status = mirror.status();
     log.tasks.spawn(mirror.run(stopped.clone()));
     Ok(status)
@@ -458,7 +499,7 @@ async fn start_settlement(ground: &Ground, log: &mut Log) -> Result<Arc<Settleme
         let mut epochs = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
         loop {
             epochs.tick().await;
-            if let Err(error) = role.settle_once().await {
+            if let Err(error) = role.settle_epoch().await {
                 tracing::error!(target: "up", %error, "the epoch was not settled; the next one tries again");
             }
         }
@@ -485,9 +526,19 @@ async fn read_model(ground: &Ground, client: &LedgerClient) -> Result<Vec<Served
     Ok(ground.preset.rate_card.models.iter().map(served).collect())
 }
 
+/// The gateway's way to the chain; with a till where the token can be paid with by signature.
+async fn open_chain_door(ground: &Ground) -> Result<VaultDoor> {
+    let (deployment, roles) = (&ground.deployment, &ground.roles);
+    let door = VaultDoor::new(deployment.clone(), roles.settler.clone(), ground.chain.confirmations);
+    let Some(cashier) = Cashier::of_token(deployment.clone()).await? else { return Ok(door) };
+    let relayer = roles.relayer.clone();
+    contracts::dev::set_coin_balance(deployment.chain(), relayer.address(), RELAYER_GAS_WEI).await?;
+    Ok(door.with_till(Till::new(cashier, relayer)))
+}
+
 async fn start_gateway(ground: &mut Ground, log: &Log, models: Vec<ServedModel>) -> Result<Gateway> {
     let (nats, secrets, port) = (&ground.nats, &ground.secrets, ground.port);
-    let door = VaultDoor::new(ground.deployment.clone(), ground.roles.settler.clone(), CONFIRMATIONS);
+    let door = open_chain_door(ground).await?;
     let door: Arc<dyn dispatcher::doors::ChainDoor> = Arc::new(door);
     let issuer: Arc<dyn dispatcher::doors::OperatorIssuer> =
         Arc::new(operator::Issuer::new(nats, &ground.data)?);

@@ -1,6 +1,8 @@
 //! Stake, votes, treasury and packages: where they are, that they are what the manifest says, and what is asked of and
 //! sent to them. What an allotment follows from a stake is the ledger's business.
 
+mod vote;
+
 use alloy::primitives::{Address, U256};
 use alloy::providers::DynProvider;
 use alloy::sol_types::SolConstructor;
@@ -20,6 +22,8 @@ use crate::event::EconomyEmitter;
 use crate::fixed_bytes::{Address20, Hash32};
 use crate::key::EvmKey;
 use crate::manifest::{Artefact, Manifest, code_at, require_artefact, require_equal};
+
+pub use vote::{BoundsProposal, ProposalState, Voice};
 
 /// Where the contracts of a network with stake are, and the hash of each one's code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -31,6 +31,7 @@ pub mod requests;
 pub mod safe;
 pub mod settlement;
 pub mod settler;
+pub mod surplus;
 pub mod vouchers;
 pub mod watcher;
 pub mod x402;
@@ -42,7 +43,8 @@ pub use deployment::{
     Claim, Deployment, OperatorClaims, PayoutRoot, PotState, PreviewedAccount, SettlePreview, VaultAccount,
 };
 pub use economy::{
-    Economy, EconomyManifest, EconomyOptions, EligibleStakes, PackageTerms, Placed, deploy_economy,
+    BoundsProposal, Economy, EconomyManifest, EconomyOptions, EligibleStakes, PackageTerms, Placed,
+    ProposalState, Voice, deploy_economy,
 };
 pub use error::ChainError;
 pub use event::{ChainEvent, ChainFact, EconomyFact, EventKey, Origin, Record};
@@ -56,7 +58,8 @@ pub use reader::ChainReader;
 pub use reconcile::Holdings;
 pub use requests::{RequestScope, ServedRequest, commitment};
 pub use safe::SafeBatch;
-pub use settler::{Charge, Payout, Settlement, SettlementPlan, Settler, SettlerOptions};
+pub use settler::{Charge, Payout, Replacement, Settlement, SettlementPlan, Settler, SettlerOptions};
+pub use surplus::StrayPayment;
 pub use vouchers::{SignedAuthorisation, SignedVoucher, SpendAuthorisation, VaultDomain, WithdrawalVoucher};
 pub use watcher::{
     BlockMark, ConfirmationPolicy, ConfirmationStep, Halt, PendingDeposit, Poll, Watcher, WatcherState,

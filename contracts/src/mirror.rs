@@ -1,27 +1,37 @@
 //! Mirrors what the chain says into the log: each fact becomes one command with a key of its own, so that a repeated look,
 //! a restart or a re-scan changes nothing. The watcher decides what is confirmed; the ledger decides what it means.
 
+mod reorg;
+
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use journal::{LedgerClient, SubmitError};
 use ledger::command::{
-    Command, CommandBody, ConfirmBatch, ConfirmDeposit, LapseVoucher, RecordClaim, RedeemVoucher,
-    SeeExitFinalised,
+    CheckSolvency, Command, CommandBody, ConfirmBatch, ConfirmDeposit, IssueGrant, LapseVoucher, OpenAccount,
+    RecordClaim, RedeemVoucher, SeeExitFinalised,
 };
-use protocol::asset::VaultRef;
-use protocol::event::Actor;
+use ledger::grants::PRIORITY_PACKAGE;
+use protocol::amount::Amount;
+use protocol::asset::{AssetId, VAULT_SCALE, VaultRef};
+use protocol::event::account::SpendAuthorised;
 use protocol::event::chain::{CheckpointAnchored, DepositKey, ExitCancelled, ExitRequested};
-use protocol::id::{EvmAddress, Hash32 as LogHash, IdempotencyKey, Word32};
+use protocol::event::grant::{Backing, GrantSource};
+use protocol::event::{Actor, EventBody};
+use protocol::id::{AccountId, EvmAddress, Hash32 as LogHash, IdempotencyKey, Word32};
 use tokio::sync::watch;
 
 use crate::deployment::Deployment;
 use crate::durable::write_whole;
 use crate::error::ChainError;
-use crate::event::{ChainEvent, ChainFact, Origin};
+use crate::event::{ChainEvent, ChainFact, EconomyFact, Origin};
 use crate::fixed_bytes::{Address20, Hash32};
 use crate::quorum::QuorumReader;
 use crate::watcher::{ConfirmationPolicy, PendingDeposit, Watcher, WatcherState};
+
+/// Deposits in one message to the log.
+const DEPOSITS_AT_ONCE_MAX: usize = 256;
 
 /// What the mirror knows right now, for pages and for `readyz`.
 #[derive(Debug, Clone, Default)]
@@ -53,6 +63,12 @@ pub struct MirrorOptions {
 /// The watcher's hands: from confirmed facts to commands.
 pub struct Mirror {
     options: MirrorOptions,
+    /// Bought packages give credit in it; without one, purchases are not booked.
+    package_asset: Option<AssetId>,
+    /// What a deep reorganisation took is accepted as it is: a person has looked.
+    resumes: bool,
+    /// The last epoch of the chain's clock whose solvency is in the books.
+    checked_epoch: AtomicU64,
     reader: QuorumReader<Deployment>,
     watcher: Watcher,
     status: watch::Sender<MirrorStatus>,
@@ -71,7 +87,15 @@ impl Mirror {
         };
         let (status, _) = watch::channel(MirrorStatus::default());
         let reader = QuorumReader::new(vec![options.deployment.clone()], 1)?;
-        Ok(Mirror { watcher: Watcher::new(state), options, reader, status })
+        Ok(Mirror {
+            watcher: Watcher::new(state),
+            options,
+            package_asset: None,
+            resumes: false,
+            checked_epoch: AtomicU64::new(u64::MAX),
+            reader,
+            status,
+        })
     }
 
     /// Believes only what `quorum` of our node and these agree on: the same contracts through other nodes.
@@ -84,6 +108,19 @@ impl Mirror {
     /// Lets larger deposits wait for more blocks.
     pub fn with_policy(mut self, policy: ConfirmationPolicy) -> Mirror {
         self.watcher.set_policy(policy);
+        self
+    }
+
+    /// Goes on after a reorganisation that was deeper than the confirmations, although something is owed for it or cannot
+    /// be taken back: a person has looked, and the books stand as they are.
+    pub fn resume_after_reorg(mut self) -> Mirror {
+        self.resumes = true;
+        self
+    }
+
+    /// Books bought packages as credit in an asset, for the account that the buyer's address is linked to or is.
+    pub fn with_packages(mut self, asset: AssetId) -> Mirror {
+        self.package_asset = Some(asset);
         self
     }
 
@@ -112,14 +149,18 @@ impl Mirror {
         // A copy: were a command not accepted, the next look must see the same facts again.
         let mut watcher = self.watcher.clone();
         let poll = watcher.poll(&self.reader).await?;
-        for event in poll.early_exits.iter().chain(&poll.events) {
-            self.mirror(event).await?;
+        if let Some(halt) = poll.halt {
+            self.take_back(&mut watcher, halt).await?;
         }
+        self.mirror_all(poll.early_exits.iter().chain(&poll.events)).await?;
         for gone in &poll.vanished_exits {
             self.exit_vanished(gone).await?;
         }
         if let Some(confirmed) = poll.confirmed {
             self.lapse_vouchers(confirmed).await?;
+            if poll.caught_up && watcher.state().halt.is_none() && !watcher.holds_back() {
+                self.check_solvency(confirmed).await?;
+            }
         }
         let moved = watcher.state() != self.watcher.state();
         self.watcher = watcher;
@@ -131,7 +172,7 @@ impl Mirror {
             head: poll.head.number,
             mirrored: self.watcher.state().next_block.saturating_sub(1),
             pending: poll.pending_deposits,
-            halted: poll.halt.map(|halt| {
+            halted: self.watcher.state().halt.map(|halt| {
                 format!("block {} was replaced after it was mirrored: deposits wait", halt.replaced.number)
             }),
         });
@@ -141,6 +182,51 @@ impl Mirror {
     fn vault(&self) -> VaultRef {
         let manifest = self.options.deployment.manifest();
         VaultRef { chain_id: manifest.chain_id, vault: evm(manifest.vault) }
+    }
+
+    /// In the chain's order; deposits that stand together go to the log as one message.
+    async fn mirror_all<'a>(&self, events: impl Iterator<Item = &'a ChainEvent>) -> Result<(), ChainError> {
+        let mut deposits: Vec<Command> = Vec::new();
+        for event in events {
+            if let ChainFact::Deposited { account, units, .. } = &event.fact {
+                let body = self.deposit(&event.origin, *account, *units);
+                deposits.push(Command::new(origin_key(&event.origin), Actor::Watcher, body));
+                if deposits.len() == DEPOSITS_AT_ONCE_MAX {
+                    self.submit_deposits(std::mem::take(&mut deposits)).await?;
+                }
+                continue;
+            }
+            self.submit_deposits(std::mem::take(&mut deposits)).await?;
+            self.mirror(event).await?;
+        }
+        self.submit_deposits(deposits).await
+    }
+
+    async fn submit_deposits(&self, deposits: Vec<Command>) -> Result<(), ChainError> {
+        if deposits.is_empty() {
+            return Ok(());
+        }
+        let results = match self.options.client.submit_many(deposits.clone()).await {
+            Ok(results) => results,
+            // Whatever happened of them, each is asked for again by its key.
+            Err(_) => deposits.iter().map(|_| Err(SubmitError::Unknown)).collect(),
+        };
+        for (command, result) in deposits.into_iter().zip(results) {
+            if result.is_err() {
+                self.submit(command.key, command.body).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn deposit(&self, origin: &Origin, account: Address20, units: u64) -> ConfirmDeposit {
+        ConfirmDeposit {
+            key: DepositKey { vault: self.vault(), tx: Word32(origin.key.tx.0), ordinal: origin.key.ordinal },
+            wallet: evm(account),
+            units,
+            block: origin.block,
+            block_hash: Word32(origin.block_hash.0),
+        }
     }
 
     async fn mirror(&self, event: &ChainEvent) -> Result<(), ChainError> {
@@ -155,14 +241,7 @@ impl Mirror {
         let (vault, origin) = (self.vault(), &event.origin);
         let tx = Word32(origin.key.tx.0);
         let body: CommandBody = match &event.fact {
-            ChainFact::Deposited { account, units, .. } => ConfirmDeposit {
-                key: DepositKey { vault, tx, ordinal: origin.key.ordinal },
-                wallet: evm(*account),
-                units: *units,
-                block: origin.block,
-                block_hash: Word32(origin.block_hash.0),
-            }
-            .into(),
+            ChainFact::Deposited { account, units, .. } => self.deposit(origin, *account, *units).into(),
             ChainFact::Withdrawn { account, units, nonce, .. } => {
                 RedeemVoucher { vault, wallet: evm(*account), nonce: *nonce, units: *units, tx }.into()
             }
@@ -191,9 +270,16 @@ impl Mirror {
                 let root = LogHash(root.0);
                 CheckpointAnchored { chain_id: vault.chain_id, size: *size, root, tx }.into()
             }
-            // Caps are booked when the wallet signs; roots, records and other logs' anchors follow from what is booked.
-            ChainFact::Authorised { .. }
-            | ChainFact::Charged { .. }
+            ChainFact::Authorised { account, .. } => match self.linked(*account).await? {
+                Some(linked) => return Ok(cap(vault, linked, &event.fact)),
+                // A cap is booked when its wallet is linked: the gateway reads it then.
+                None => return Ok(None),
+            },
+            ChainFact::Economy(EconomyFact::PackagePurchased { account, units, valid_until, .. }) => {
+                return self.package(origin, *account, *units, *valid_until).await;
+            }
+            // Roots, records and other logs' anchors follow from what is booked; stakes are read at a block.
+            ChainFact::Charged { .. }
             | ChainFact::Shortfall { .. }
             | ChainFact::SettlerAppointed { .. }
             | ChainFact::RootPosted { .. }
@@ -204,6 +290,54 @@ impl Mirror {
             | ChainFact::Anchored { .. } => return Ok(None),
         };
         Ok(Some(body))
+    }
+
+    async fn linked(&self, account: Address20) -> Result<Option<AccountId>, ChainError> {
+        let (vault, wallet) = (self.vault(), evm(account));
+        let found = self.options.client.read(move |state| ledger::query::wallet(state, vault, wallet));
+        Ok(found.await.map_err(not_taken)?.and_then(|wallet| wallet.account))
+    }
+
+    /// Credit for a bought package. The buyer may be nobody's wallet yet: then its address is the account.
+    async fn package(
+        &self,
+        origin: &Origin,
+        buyer: Address20,
+        units: u64,
+        valid_until_s: u64,
+    ) -> Result<Option<CommandBody>, ChainError> {
+        let Some(asset) = self.package_asset else { return Ok(None) };
+        let own = AccountId::of_wallet(evm(buyer));
+        let account = self.linked(buyer).await?.unwrap_or(own);
+        let number = purchase_number(origin);
+        let read = self.options.client.read(move |state| {
+            let scale = ledger::query::assets(state).get(asset.0 as usize).map(|asset| asset.ledger_scale);
+            let is_granted = ledger::query::package_is_granted(state, number);
+            (scale, is_granted, ledger::query::account_exists(state, account))
+        });
+        let (scale, is_granted, exists) = read.await.map_err(not_taken)?;
+        if is_granted {
+            // The log forgets keys after a while; a bucket stays.
+            return Ok(None);
+        }
+        let unit = scale.and_then(|scale| 10i128.checked_pow(u32::from(scale.checked_sub(VAULT_SCALE)?)));
+        let unit =
+            unit.ok_or_else(|| ChainError::Log { cause: format!("no asset {} for packages", asset.0) })?;
+        if !exists {
+            let key = IdempotencyKey::internal("account of an address", &[&own.0]);
+            self.submit(key, OpenAccount { account: own }.into()).await?;
+        }
+        let grant = IssueGrant {
+            account,
+            source: GrantSource::Package,
+            asset,
+            amount: Amount(i128::from(units) * unit),
+            priority: PRIORITY_PACKAGE,
+            scope: Vec::new(),
+            expires_us: valid_until_s.checked_mul(1_000_000),
+            backing: Backing::Package(number),
+        };
+        Ok(Some(grant.into()))
     }
 
     async fn batch_of(&self, epoch: u64) -> Result<Option<protocol::id::BatchId>, ChainError> {
@@ -242,6 +376,53 @@ impl Mirror {
         Ok(())
     }
 
+    /// Once an epoch of the chain's clock: what the vault holds at a confirmed block against what the books owe, which know
+    /// everything up to that block. The key is the epoch's, so that a second check of it is the first one's outcome.
+    async fn check_solvency(&self, confirmed: crate::chain::Head) -> Result<(), ChainError> {
+        let read = self.options.client.read(|state| ledger::query::settings(state).map(|s| s.epoch_us));
+        let Some(epoch_us) = read.await.map_err(not_taken)?.filter(|epoch_us| *epoch_us > 0) else {
+            return Ok(());
+        };
+        let epoch = confirmed.timestamp.saturating_mul(1_000_000) / epoch_us;
+        if self.checked_epoch.load(Ordering::Relaxed) == epoch {
+            return Ok(());
+        }
+        let vault = self.vault();
+        let held = self.options.deployment.holdings_at(confirmed.number).await?;
+        if held.block.hash != confirmed.hash {
+            // Replaced between two questions; the next look asks again.
+            return Ok(());
+        }
+        let check = CheckSolvency {
+            vault,
+            block: confirmed.number,
+            block_hash: Word32(confirmed.hash.0),
+            held_units: held.vault_units,
+        };
+        let place = [&vault.chain_id.to_be_bytes()[..], &vault.vault.0, &epoch.to_be_bytes()].concat();
+        let command = Command::new(IdempotencyKey::internal("solvency", &[&place]), Actor::Watcher, check);
+        let outcome = match submit_known(&self.options.client, command).await {
+            Ok(outcome) => outcome,
+            // The epoch was checked before, at another block; anything else is a vault that nobody registered.
+            Err(SubmitError::Refused { refusal, .. }) => {
+                tracing::debug!(target: "mirror", %refusal, epoch, "solvency is not checked again");
+                self.checked_epoch.store(epoch, Ordering::Relaxed);
+                return Ok(());
+            }
+            Err(error) => return Err(not_taken(error)),
+        };
+        for event in &outcome.events {
+            if let EventBody::SolvencyChecked(checked) = &event.body
+                && checked.held_units < checked.owed_units
+            {
+                let (held_units, owed_units) = (checked.held_units, checked.owed_units);
+                tracing::error!(target: "mirror", block = checked.block, held_units, owed_units, "the vault is short");
+            }
+        }
+        self.checked_epoch.store(epoch, Ordering::Relaxed);
+        Ok(())
+    }
+
     /// Submits until the outcome is known. A refusal is logged: the chain is as it is, the books say what they lack.
     async fn submit(&self, key: IdempotencyKey, body: CommandBody) -> Result<(), ChainError> {
         let command = Command::new(key, Actor::Watcher, body);
@@ -252,6 +433,12 @@ impl Mirror {
                 if matches!(refusal.name(), "holds_open" | "batch_open") =>
             {
                 Err(not_taken(SubmitError::Refused { refusal, at_leaf: 0 }))
+            }
+            // The cap was booked when its wallet signed it, or a higher one since.
+            Err(SubmitError::Refused { refusal, .. })
+                if matches!(refusal.name(), "authorisation_not_higher" | "authorisation_nonce") =>
+            {
+                Ok(())
             }
             Err(SubmitError::Refused { refusal, .. }) => {
                 tracing::warn!(target: "mirror", %refusal, "the ledger refused a fact of the chain");
@@ -290,6 +477,31 @@ pub(crate) fn not_taken(error: SubmitError) -> ChainError {
 
 pub(crate) fn evm(address: Address20) -> EvmAddress {
     EvmAddress(address.0)
+}
+
+/// A cap as the vault recorded it: it was confirmed on the chain, so no signature is kept.
+fn cap(vault: VaultRef, account: AccountId, fact: &ChainFact) -> Option<CommandBody> {
+    let ChainFact::Authorised { account: wallet, max_cumulative, valid_until, nonce, session } = fact else {
+        return None;
+    };
+    let authorised = SpendAuthorised {
+        account,
+        vault,
+        wallet: evm(*wallet),
+        max_cumulative_units: *max_cumulative,
+        valid_until_s: *valid_until,
+        nonce: *nonce,
+        session: LogHash(session.0),
+        signature: None,
+    };
+    Some(authorised.into())
+}
+
+/// A purchase's own number: the contract gives none, its place on the chain is one.
+fn purchase_number(origin: &Origin) -> u64 {
+    let place = [&origin.key.tx.0[..], &origin.key.ordinal.to_be_bytes()].concat();
+    let hash = Hash32::keccak(&place).0;
+    u64::from_be_bytes(std::array::from_fn(|index| hash[index]))
 }
 
 fn origin_key(origin: &Origin) -> IdempotencyKey {

@@ -2,15 +2,17 @@
 //! wait until the mirror has confirmed it. Every step is found again after a crash: the batch's state is in the log, the
 //! signed transaction on disk.
 
+mod short;
+
 use std::future::Future;
 use std::path::{Path, PathBuf};
 
 use journal::LedgerClient;
 use ledger::command::{CloseBatch, Command, CommandBody, FailBatch};
-use ledger::query::BatchView;
+use ledger::query::{BatchState, BatchView};
 use protocol::asset::VaultRef;
 use protocol::event::Actor;
-use protocol::event::batch::{BatchSubmitted, Rail};
+use protocol::event::batch::{BatchReplaced, BatchSubmitted, Rail};
 use protocol::id::{BatchId, Hash32 as LogHash, IdempotencyKey, Word32};
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +45,9 @@ pub struct SettlementOptions<C> {
     pub directory: PathBuf,
 }
 
+/// Batches of one epoch: each holds a few hundred wallets, so that it fits into a log entry and into a transaction.
+const BATCHES_PER_EPOCH_MAX: usize = 1_000;
+
 /// A settlement as published beside the chain: everything an operator needs to claim and to prove a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PublishedBatch {
@@ -65,7 +70,35 @@ impl<C: CheckpointSource> SettlementRun<C> {
         SettlementRun { options }
     }
 
-    /// Finishes what was under way, then closes and settles what is due. `None`: nothing was due.
+    /// Settles everything that is due: batch after batch, each when the one before is confirmed in the log. An epoch with
+    /// nothing due is empty.
+    pub async fn settle_epoch(&self) -> Result<Vec<(BatchId, Settlement)>, ChainError> {
+        let mut settled = Vec::new();
+        while settled.len() < BATCHES_PER_EPOCH_MAX {
+            let Some((batch, settlement)) = self.settle_once().await? else { break };
+            settled.push((batch, settlement));
+            self.confirmed(batch).await?;
+        }
+        Ok(settled)
+    }
+
+    /// Waits until the mirror has booked a batch's end.
+    async fn confirmed(&self, id: BatchId) -> Result<(), ChainError> {
+        let mut position = self.options.client.position();
+        loop {
+            position.borrow_and_update();
+            let state =
+                self.options.client.read(move |state| ledger::query::batch(state, id).map(|b| b.state));
+            match state.await.map_err(not_taken)? {
+                Some(BatchState::Closed | BatchState::Submitted) => {}
+                Some(BatchState::Confirmed | BatchState::Failed) | None => return Ok(()),
+            }
+            let stopped = |_| ChainError::Log { cause: "the log has stopped".to_owned() };
+            position.changed().await.map_err(stopped)?;
+        }
+    }
+
+    /// Finishes what was under way, then closes and settles one batch of what is due. `None`: nothing was due.
     pub async fn settle_once(&self) -> Result<Option<(BatchId, Settlement)>, ChainError> {
         let batch = match self.open_batch().await? {
             Some(open) => open,
@@ -75,7 +108,9 @@ impl<C: CheckpointSource> SettlementRun<C> {
             },
         };
         let published = self.publish(&batch).await?;
-        match self.options.settler.settle(&published.plan).await {
+        let settled = self.options.settler.settle(&published.plan).await;
+        self.note_replacements(batch.batch).await?;
+        match settled {
             Ok(settlement) => Ok(Some((batch.batch, settlement))),
             Err(
                 error @ (ChainError::PlanStale { .. }
@@ -91,6 +126,20 @@ impl<C: CheckpointSource> SettlementRun<C> {
         }
     }
 
+    /// Books which transactions took the place of stuck ones, before anything else happens to the batch.
+    async fn note_replacements(&self, batch: BatchId) -> Result<(), ChainError> {
+        for replacement in self.options.settler.take_replacements() {
+            let (replaced, tx) = (Word32(replacement.replaced.0), Word32(replacement.tx.0));
+            let note = BatchReplaced { batch, replaced, tx };
+            match self.submit("batch replaced", &tx.0, note.into()).await {
+                // The mirror was faster: the batch is confirmed, by the event that counts.
+                Ok(()) | Err(ChainError::Refused { refusal: "batch_not_open", .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     fn vault(&self) -> VaultRef {
         let manifest = self.options.deployment.manifest();
         VaultRef { chain_id: manifest.chain_id, vault: evm(manifest.vault) }
@@ -103,14 +152,15 @@ impl<C: CheckpointSource> SettlementRun<C> {
     }
 
     async fn close(&self) -> Result<Option<BatchView>, ChainError> {
+        let vault = self.vault();
+        let without = short::short_wallets(&self.options.client, &self.options.deployment, vault).await?;
+        if !without.is_empty() {
+            let wallets = without.len();
+            tracing::warn!(target: "settlement", wallets, "wallets that would be charged short wait");
+        }
         let mut id = [0; 16];
         getrandom::fill(&mut id).map_err(|e| ChainError::Log { cause: e.to_string() })?;
-        let close = CloseBatch {
-            batch: BatchId(id),
-            vault: self.vault(),
-            rail: Rail::RootClaims,
-            without: Vec::new(),
-        };
+        let close = CloseBatch { batch: BatchId(id), vault, rail: Rail::RootClaims, without };
         match self.submit("close batch", &id, close.into()).await {
             Ok(()) => self.open_batch().await,
             Err(ChainError::Refused { refusal: "nothing_to_charge", .. }) => Ok(None),

@@ -3,6 +3,7 @@
 //! What is owed to whom is decided by the ledger; depth is the watcher's business.
 
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use alloy::primitives::{Address, Bytes, TxKind};
@@ -86,6 +87,17 @@ pub struct Settlement {
     pub replacements: u32,
 }
 
+/// A transaction of a settlement that took the place of a stuck one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replacement {
+    /// The settlement's epoch.
+    pub epoch: u64,
+    /// The stuck transaction.
+    pub replaced: Hash32,
+    /// The one with higher fees.
+    pub tx: Hash32,
+}
+
 /// How patient the settler is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SettlerOptions {
@@ -102,6 +114,8 @@ pub struct Settler {
     key: EvmKey,
     directory: PathBuf,
     options: SettlerOptions,
+    /// Replacements, oldest first, until they are taken. Held for one push or take; never across an await.
+    replaced: Mutex<Vec<Replacement>>,
 }
 
 /// The file of a settlement under way.
@@ -236,7 +250,7 @@ impl Settler {
             return Err(ChainError::WrongSigner { expected, got: key.address().to_string() });
         }
         std::fs::create_dir_all(directory).map_err(|error| ChainError::file(directory, error))?;
-        Ok(Self { deployment, key, directory: directory.to_path_buf(), options })
+        Ok(Self { deployment, key, directory: directory.to_path_buf(), options, replaced: Mutex::default() })
     }
 
     /// Settles: prepares, sends, and waits until the event is in a block. A plan that the chain has settled already
@@ -306,6 +320,11 @@ impl Settler {
             Some(epoch) => self.send(epoch).await.map(Some),
             None => Ok(None),
         }
+    }
+
+    /// Replacements since the last call, oldest first, for the books.
+    pub fn take_replacements(&self) -> Vec<Replacement> {
+        std::mem::take(&mut self.replaced.lock().expect("nobody panics with it"))
     }
 
     /// The oldest epoch that is prepared and not confirmed.
@@ -419,9 +438,12 @@ impl Settler {
             max_priority_fee_per_gas: raised(last.max_priority_fee_per_gas),
             ..last
         };
-        let epoch = pending.plan.epoch;
+        let (epoch, replaced) = (pending.plan.epoch, last_attempt(pending).tx);
         tracing::warn!(target: "settler", epoch, nonce = last.nonce, "settlement is stuck: fees are raised");
-        self.sign_into(pending, envelope)
+        self.sign_into(pending, envelope)?;
+        let replacement = Replacement { epoch, replaced, tx: last_attempt(pending).tx };
+        self.replaced.lock().expect("nobody panics with it").push(replacement);
+        Ok(())
     }
 
     /// Whether the chain has settled the epoch with our content; an error when it has other content.

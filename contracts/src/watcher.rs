@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::chain::Head;
 use crate::error::ChainError;
-use crate::event::{ChainEvent, ChainFact, EventKey};
+use crate::event::{ChainEvent, ChainFact, EconomyFact, EventKey};
 use crate::fixed_bytes::{Address20, Hash32};
 use crate::manifest::Manifest;
 use crate::reader::ChainReader;
@@ -105,6 +105,30 @@ struct HandedOn {
     // First, so that the set is searched by it.
     key: EventKey,
     block: u64,
+    #[serde(default)]
+    undo: Undo,
+}
+
+/// What it takes to undo an event that was handed on and has vanished.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Undo {
+    /// Nothing: no books follow from it, or what it said can be said again.
+    Nothing,
+    /// A deposit's reversal.
+    Deposit,
+    /// A person: money left the vault by it, or a settlement stood in it.
+    #[default]
+    Person,
+}
+
+/// An event that was handed on and stands nowhere any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Vanished {
+    /// Which.
+    pub key: EventKey,
+    /// What it takes to undo it.
+    pub undo: Undo,
 }
 
 /// The watcher. Same state and same answers give the same polls.
@@ -140,6 +164,11 @@ impl Watcher {
         &self.state
     }
 
+    /// Whether something that is on the chain and deep enough for others waits for its own depth.
+    pub fn holds_back(&self) -> bool {
+        !self.state.waiting.is_empty()
+    }
+
     /// Changes what larger deposits need. Takes effect at the next poll, also for deposits that wait already.
     pub fn set_policy(&mut self, policy: ConfirmationPolicy) {
         self.state.policy = policy;
@@ -151,10 +180,29 @@ impl Watcher {
         self.state.next_block = block.max(oldest).min(self.state.next_block);
     }
 
-    /// Ends a halt, after a person has looked and the books were put right: goes on behind the newest block that still
-    /// stands. What was handed on and is gone is not taken back here; what is new since then is handed on.
-    pub fn accept_new_history(&mut self) {
+    /// While halted: what was handed on from the replaced blocks and stands nowhere now. `None` when no remembered
+    /// block stands any more: then nobody can say.
+    pub async fn vanished(&self, reader: &impl ChainReader) -> Result<Option<Vec<Vanished>>, ChainError> {
+        let Some(common) = self.state.halt.and_then(|halt| halt.last_common) else { return Ok(None) };
+        let head = reader.head().await?;
+        let mut standing = BTreeSet::new();
+        let mut from = common.number + 1;
+        while from <= head.number {
+            let to = head.number.min(from + RANGE_BLOCKS_MAX - 1);
+            standing.extend(reader.events(from, to).await?.into_iter().map(|event| event.origin.key));
+            from = to + 1;
+        }
+        let waiting: BTreeSet<EventKey> = self.state.waiting.iter().map(|event| event.origin.key).collect();
+        let replaced = self.state.handed_on.iter().filter(|known| known.block > common.number);
+        let gone = replaced.filter(|known| !standing.contains(&known.key) && !waiting.contains(&known.key));
+        Ok(Some(gone.map(|known| Vanished { key: known.key, undo: known.undo }).collect()))
+    }
+
+    /// Ends a halt, after the books were put right: goes on behind the newest block that still stands. What was handed on
+    /// and is gone is not taken back here (see [`Watcher::vanished`]); stands it again later, it is new.
+    pub fn accept_new_history(&mut self, vanished: &[Vanished]) {
         let Some(halt) = self.state.halt.take() else { return };
+        self.state.handed_on.retain(|known| vanished.iter().all(|gone| gone.key != known.key));
         let last_common = halt.last_common.map(|mark| mark.number);
         let oldest = self.state.remembered.first().map_or(0, |mark| mark.number);
         self.state.remembered.retain(|mark| last_common.is_some_and(|number| mark.number <= number));
@@ -225,6 +273,8 @@ impl WatcherState {
                 return Ok(());
             }
             for event in events {
+                // A range of many blocks has marks between, where something happened.
+                self.mark(BlockMark { number: event.origin.block, hash: event.origin.block_hash });
                 self.hand_on(event, poll);
             }
             self.remember(BlockMark { number: to, hash: after.hash });
@@ -243,7 +293,7 @@ impl WatcherState {
         if self.was_handed_on(key) {
             return;
         }
-        self.handed_on.insert(HandedOn { block: event.origin.block, key });
+        self.handed_on.insert(HandedOn { block: event.origin.block, key, undo: undo(&event.fact) });
         self.early_exits.retain(|early| early.origin.key != key);
         if self.waiting.is_empty() && self.needed(&event) <= self.confirmations {
             poll.events.push(event);
@@ -285,7 +335,7 @@ impl WatcherState {
     }
 
     fn was_handed_on(&self, key: EventKey) -> bool {
-        let from = HandedOn { key, block: 0 };
+        let from = HandedOn { key, block: 0, undo: Undo::Nothing };
         self.handed_on.range(from..).next().is_some_and(|known| known.key == key)
     }
 
@@ -332,13 +382,20 @@ impl WatcherState {
     }
 
     fn remember(&mut self, mark: BlockMark) {
+        self.mark(mark);
+        let oldest = mark.number.saturating_sub(REMEMBERED_KEYS_BLOCKS);
+        self.handed_on.retain(|known| known.block >= oldest);
+    }
+
+    fn mark(&mut self, mark: BlockMark) {
+        if self.remembered.last() == Some(&mark) {
+            return;
+        }
         self.remembered.retain(|known| known.number < mark.number);
         self.remembered.push(mark);
         if self.remembered.len() > REMEMBERED_BLOCKS_MAX {
             self.remembered.remove(0);
         }
-        let oldest = mark.number.saturating_sub(REMEMBERED_KEYS_BLOCKS);
-        self.handed_on.retain(|known| known.block >= oldest);
     }
 }
 
@@ -354,6 +411,31 @@ impl Poll {
             caught_up: true,
             halt: None,
         }
+    }
+}
+
+/// What it takes to take a fact back, once the books know it.
+fn undo(fact: &ChainFact) -> Undo {
+    match fact {
+        ChainFact::Deposited { .. } => Undo::Deposit,
+        // A signature is good on every history; a day, a vote or a payee is read from the chain when it is needed.
+        ChainFact::Authorised { .. }
+        | ChainFact::SettlerAppointed { .. }
+        | ChainFact::PayeeSet { .. }
+        | ChainFact::RootDisabled { .. }
+        | ChainFact::SurplusAttributed { .. }
+        | ChainFact::Anchored { .. } => Undo::Nothing,
+        ChainFact::Economy(EconomyFact::PackagePurchased { .. }) => Undo::Person,
+        ChainFact::Economy(_) => Undo::Nothing,
+        ChainFact::Settled { .. }
+        | ChainFact::Charged { .. }
+        | ChainFact::Shortfall { .. }
+        | ChainFact::RootPosted { .. }
+        | ChainFact::Withdrawn { .. }
+        | ChainFact::ExitRequested { .. }
+        | ChainFact::ExitCancelled { .. }
+        | ChainFact::ExitFinalized { .. }
+        | ChainFact::Claimed { .. } => Undo::Person,
     }
 }
 

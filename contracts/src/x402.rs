@@ -13,8 +13,10 @@ use crate::bindings::vault::{CreditVault, ICreditVault};
 use crate::chain::Mined;
 use crate::deployment::Deployment;
 use crate::error::ChainError;
+use crate::event::ChainFact;
 use crate::fixed_bytes::{Address20, Hash32};
 use crate::key::EvmKey;
+use crate::reader::ChainReader;
 use crate::vouchers::recover_signer;
 
 pub use wire::{
@@ -74,6 +76,49 @@ impl Cashier {
             });
         }
         Ok(cashier)
+    }
+
+    /// With the domain that the vault's token names itself (EIP-5267); `None` for a token without signed transfers.
+    pub async fn of_token(deployment: Deployment) -> Result<Option<Self>, ChainError> {
+        let token = DollarToken::new(deployment.manifest().token.into(), deployment.chain().provider());
+        let domain = token.eip712Domain().call().await;
+        let state = token.authorizationState(Address::ZERO, B256::ZERO).call().await;
+        match (domain, state) {
+            (Ok(named), Ok(_)) => {
+                let domain = TokenDomain { name: named.name, version: named.version };
+                Self::open(deployment, domain).await.map(Some)
+            }
+            (Err(error), _) | (_, Err(error)) => {
+                match deployment.chain().call_failed("eip712Domain", error) {
+                    failed @ ChainError::Rpc { call: "eth_call", .. } => Err(failed),
+                    _ => Ok(None),
+                }
+            }
+        }
+    }
+
+    /// Where payments go.
+    pub fn deployment(&self) -> &Deployment {
+        &self.deployment
+    }
+
+    /// Vault units of an offer's amount; an error for one that is no whole figure of them.
+    pub fn units(&self, offered: &PaymentRequirements) -> Result<u64, ChainError> {
+        let base = figure("amount", &offered.amount)?;
+        let unit = U256::from(self.deployment.manifest().unit_base_units());
+        let whole = u64::try_from(base / unit).ok().filter(|units| *units > 0 && (base % unit).is_zero());
+        whole.ok_or_else(|| ChainError::BadPayment {
+            reason: "invalid_payment_requirements",
+            cause: format!("expected whole vault units of {unit}, got {base}"),
+        })
+    }
+
+    /// Whether a payer's nonce was used, in the newest block.
+    pub async fn is_used(&self, payer: Address20, nonce: Hash32) -> Result<bool, ChainError> {
+        let chain = self.deployment.chain();
+        let token = DollarToken::new(self.deployment.manifest().token.into(), chain.provider());
+        let used = token.authorizationState(Address::from(payer), nonce.into()).call().await;
+        used.map_err(|error| chain.call_failed("authorizationState", error))
     }
 
     /// What a client is asked to sign for so many units.
@@ -142,8 +187,7 @@ impl Cashier {
         let chain = self.deployment.chain();
         let token = DollarToken::new(self.deployment.manifest().token.into(), chain.provider());
         let payer = Address::from(payment.payer);
-        let used = token.authorizationState(payer, payment.nonce.into()).call().await;
-        if used.map_err(|error| chain.call_failed("authorizationState", error))? {
+        if self.is_used(payment.payer, payment.nonce).await? {
             return bad("invalid_exact_evm_nonce_already_used", "an open nonce", payment.nonce);
         }
         let held = token.balanceOf(payer).call().await;
@@ -164,6 +208,16 @@ impl Cashier {
         self.deployment
             .send(key, "depositWithTransferAuthorisation", self.deployment.manifest().vault, call)
             .await
+    }
+
+    /// The place of a deposit among the logs of its transaction: with the transaction it names the deposit for ever.
+    pub async fn ordinal(&self, mined: &Mined) -> Result<u32, ChainError> {
+        let events = self.deployment.events(mined.block, mined.block).await?;
+        let ours = events.iter().find(|event| {
+            event.origin.key.tx == mined.tx && matches!(event.fact, ChainFact::Deposited { .. })
+        });
+        let missing = || self.deployment.chain().failed("eth_getLogs", format!("no deposit in {}", mined.tx));
+        Ok(ours.ok_or_else(missing)?.origin.key.ordinal)
     }
 
     /// What the client is told of a deposit that is in a block.

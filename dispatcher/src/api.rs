@@ -20,3 +20,4 @@ pub mod server;
 pub mod sessions;
 pub mod sse;
 pub mod withdrawals;
+pub mod x402;

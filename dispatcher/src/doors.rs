@@ -3,8 +3,9 @@
 
 use futures::future::BoxFuture;
 use protocol::asset::VaultRef;
-use protocol::id::{EvmAddress, EvmSignature, Hash32, OperatorId};
+use protocol::id::{EvmAddress, EvmSignature, Hash32, OperatorId, Word32};
 use serde_json::Value;
+use std::sync::Arc;
 
 /// An answer that takes time.
 pub type DoorFuture<'a, T> = BoxFuture<'a, Result<T, DoorError>>;
@@ -115,6 +116,65 @@ pub trait ChainDoor: Send + Sync + 'static {
 
     /// Signs a voucher whose amount the ledger has reserved.
     fn sign_voucher(&self, terms: VoucherTerms) -> DoorFuture<'_, SignedVoucher>;
+
+    /// Takes payments of wallets without an account (x402); `None` where the token cannot be paid with by signature.
+    fn payments(&self) -> Option<Arc<dyn PaymentDoor>> {
+        None
+    }
+}
+
+/// What is asked of a wallet without an account.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PaymentAsk {
+    /// At least so many vault units.
+    pub units: u64,
+    /// What is paid for.
+    pub url: String,
+    /// Why the request was not served, when it tried to pay.
+    pub error: Option<String>,
+}
+
+/// A payment whose terms and signature are good. Nothing has moved yet.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PaymentSeen {
+    /// Who pays.
+    pub payer: EvmAddress,
+    /// The payer's nonce: one payment, once.
+    pub nonce: Word32,
+    /// Whether the chain has seen it used.
+    pub is_used: bool,
+}
+
+/// A payment that is in a block, and what the vault lets us charge by it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PaymentMade {
+    /// The transaction.
+    pub tx: Word32,
+    /// The deposit's place in it.
+    pub ordinal: u32,
+    /// The wallet's cap now, cumulative for life, vault units.
+    pub cap_units: u64,
+    /// Its end, seconds UTC.
+    pub valid_until_s: u32,
+    /// The vault's authorisation nonce of the wallet.
+    pub authorisation_nonce: u64,
+    /// The text of `PAYMENT-RESPONSE`.
+    pub response: String,
+}
+
+/// Payments by x402: what is asked for, what came, its deposit for the payer.
+pub trait PaymentDoor: Send + Sync + 'static {
+    /// The vault that is paid into.
+    fn vault(&self) -> VaultRef;
+
+    /// The text of `PAYMENT-REQUIRED`.
+    fn required(&self, ask: &PaymentAsk) -> String;
+
+    /// Checks the text of `PAYMENT-SIGNATURE` against what was asked.
+    fn read<'a>(&'a self, header: &'a str, ask: &'a PaymentAsk) -> DoorFuture<'a, PaymentSeen>;
+
+    /// Deposits it for its payer; returns when that is in a block.
+    fn deposit<'a>(&'a self, header: &'a str, ask: &'a PaymentAsk) -> DoorFuture<'a, PaymentMade>;
 }
 
 /// What an operator connects with.

@@ -51,7 +51,7 @@ struct Place {
 
 /// Whose wallet. The key is never an argument: arguments are seen by everybody on the machine.
 #[derive(clap::Args)]
-struct Wallet {
+pub(super) struct Wallet {
     /// File with the wallet's private key, 64 hex digits; without it, the variable COUNTERFOIL_WALLET_KEY.
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
@@ -125,7 +125,7 @@ impl Place {
 }
 
 impl Wallet {
-    fn key(&self) -> Result<EvmKey> {
+    pub(super) fn key(&self) -> Result<EvmKey> {
         let text = match &self.key_file {
             Some(path) => std::fs::read_to_string(path).with_context(|| path.display().to_string())?,
             None => std::env::var(KEY_VARIABLE)

@@ -1,6 +1,7 @@
 //! `counterfoil up`: the whole network on this machine, and one customer's story on it.
 
-use crate::network::{Network, NetworkOptions};
+use crate::network::chain_options::ChainOptions;
+use crate::network::{AfterReorg, Network, NetworkOptions};
 use crate::output::Output;
 use crate::story::customer::Customer;
 use crate::story::events::EventLog;
@@ -42,6 +43,12 @@ pub struct Up {
     /// GGUF file; by default what `cargo xtask tools` fetched.
     #[arg(long, env = "COUNTERFOIL_MODEL", value_name = "FILE", default_value = FETCHED_MODEL)]
     model: PathBuf,
+    /// How the chain is read: confirmations, other nodes that must agree, depth of large deposits.
+    #[arg(long, value_name = "FILE")]
+    chain: Option<PathBuf>,
+    /// Go on after a chain reorganisation that took deposits which were spent already: somebody has looked.
+    #[arg(long)]
+    resume_after_reorg: bool,
     /// Print the preset's configuration and end.
     #[arg(long)]
     print_config: bool,
@@ -61,7 +68,13 @@ impl Up {
     async fn serve(self, output: Output) -> Result<ExitCode> {
         let mut interrupt = std::pin::pin!(interrupted());
         let bar = spinner();
-        let options = NetworkOptions { data: self.data.clone(), port: self.port, model: self.model.clone() };
+        let options = NetworkOptions {
+            data: self.data.clone(),
+            port: self.port,
+            model: self.model.clone(),
+            chain: ChainOptions::load(self.chain.as_deref())?,
+            after_reorg: if self.resume_after_reorg { AfterReorg::Resume } else { AfterReorg::Wait },
+        };
         let progress = |part: &str| bar.set_message(format!("starting: {part}"));
         let network = tokio::select! {
             started = Network::start(options, &progress) => started?,

@@ -1,17 +1,19 @@
 //! The gateway's door to the chain, over the contracts room.
 
+use super::payment_door::Till;
 use contracts::deployment::Deployment;
 use contracts::error::ChainError;
 use contracts::fixed_bytes::{Address20, Hash32};
 use contracts::key::EvmKey;
 use contracts::vouchers::{SignedAuthorisation, SpendAuthorisation, WithdrawalVoucher};
 use dispatcher::doors::{
-    AcceptedAuthorisation, AuthorisationTerms, ChainDoor, DoorError, DoorFuture, SignedVoucher, TypedData,
-    VoucherTerms, WithdrawalMoment,
+    AcceptedAuthorisation, AuthorisationTerms, ChainDoor, DoorError, DoorFuture, PaymentDoor, SignedVoucher,
+    TypedData, VoucherTerms, WithdrawalMoment,
 };
 use protocol::asset::VaultRef;
 use protocol::id::{EvmAddress, EvmSignature};
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 /// One vault's door.
 pub struct VaultDoor {
@@ -19,12 +21,19 @@ pub struct VaultDoor {
     /// Signs vouchers and pays for `authorise`.
     settler: EvmKey,
     confirmations: u64,
+    till: Option<Arc<dyn PaymentDoor>>,
 }
 
 impl VaultDoor {
     /// Over a verified deployment.
     pub fn new(deployment: Deployment, settler: EvmKey, confirmations: u64) -> VaultDoor {
-        VaultDoor { deployment, settler, confirmations }
+        VaultDoor { deployment, settler, confirmations, till: None }
+    }
+
+    /// Takes payments of wallets without an account too.
+    pub fn with_till(mut self, till: Till) -> VaultDoor {
+        self.till = Some(Arc::new(till));
+        self
     }
 
     fn check_vault(&self, vault: VaultRef) -> Result<(), DoorError> {
@@ -56,13 +65,17 @@ pub fn vault_ref(deployment: &Deployment) -> VaultRef {
     VaultRef { chain_id: manifest.chain_id, vault: EvmAddress(manifest.vault.0) }
 }
 
-fn unavailable(error: ChainError) -> DoorError {
+pub(super) fn unavailable(error: ChainError) -> DoorError {
     DoorError::Unavailable(error.to_string())
 }
 
 impl ChainDoor for VaultDoor {
     fn manifest(&self) -> Value {
         json!({"contracts": self.deployment.manifest(), "confirmations": self.confirmations})
+    }
+
+    fn payments(&self) -> Option<Arc<dyn PaymentDoor>> {
+        self.till.clone()
     }
 
     fn default_vault(&self) -> Option<VaultRef> {

@@ -21,8 +21,12 @@ pub struct ChainRoles {
     pub platform: EvmKey,
     /// The operator of the worker that `up` starts.
     pub operator: EvmKey,
+    /// Pays the gas of payments by x402.
+    pub relayer: EvmKey,
 }
 
+/// Far behind the customers' keys.
+const RELAYER_KEY: u32 = 10_000;
 /// First development key that is a customer's wallet.
 pub const FIRST_CUSTOMER_KEY: u32 = 6;
 
@@ -36,6 +40,7 @@ impl ChainRoles {
             guardian: EvmKey::development(3),
             platform: EvmKey::development(4),
             operator: EvmKey::development(5),
+            relayer: EvmKey::development(RELAYER_KEY),
         }
     }
 }

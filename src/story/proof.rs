@@ -52,6 +52,7 @@ struct AuditPlan {
     data: PathBuf,
     chain_url: String,
     model: PathBuf,
+    confirmations: u64,
 }
 
 /// Fetches the log over HTTP and runs every check there is so far; all must pass.
@@ -66,6 +67,7 @@ pub async fn audit(network: &Network, tell: &Teller<'_>) -> Result<()> {
         data: network.data.clone(),
         chain_url: network.chain_url.clone(),
         model: network.model.clone(),
+        confirmations: network.deployment.chain().config().confirmations,
     };
     let reports = tokio::task::spawn_blocking(move || plan.run()).await??;
     for report in &reports {
@@ -114,7 +116,7 @@ impl AuditPlan {
             directory: directory.clone(),
             policy: policy.clone(),
             chain: &chain,
-            confirmations: crate::network::CONFIRMATIONS,
+            confirmations: self.confirmations,
         })?;
         let engine = CpuKernels::load(&self.model)?;
         let audit_secret = crate::commands::audit::read_secret(&self.data.join("keys/audit.key"))?;

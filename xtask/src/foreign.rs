@@ -1,6 +1,6 @@
-//! Programs that are not ours and check ours from outside: a Python environment with pinned clients, and hledger.
-//! Only tests need them. Their places reach the tests by `COUNTERFOIL_PYTHON`, `COUNTERFOIL_S3_PYTHON` and
-//! `COUNTERFOIL_HLEDGER`.
+//! Programs that are not ours and check ours from outside: a Python environment with pinned clients, npm clients, Chromium,
+//! hledger. Only tests need them. Their places reach the tests by `COUNTERFOIL_PYTHON`, `COUNTERFOIL_S3_PYTHON`,
+//! `COUNTERFOIL_HLEDGER` and the like.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -34,6 +34,9 @@ const S3_SERVER: PythonEnvironment = PythonEnvironment {
 /// Where the npm clients of the payment tests are pinned.
 const X402_CLIENTS: &str = "contracts/tests/x402";
 
+/// Where the driver of the exit page's browser is pinned.
+const BROWSER_DRIVER: &str = "contracts/tests/browser";
+
 /// What the tests are told; a tool that is not there has no variable and a reason instead.
 pub struct Foreign {
     pub variables: Vec<(&'static str, PathBuf)>,
@@ -44,8 +47,16 @@ pub fn ensure(workspace: &Workspace) -> Result<Foreign> {
     let mut foreign = Foreign { variables: Vec::new(), left_out: Vec::new() };
     foreign.variables.push(("COUNTERFOIL_PYTHON", python_environment(workspace, &CLIENTS)?));
     foreign.variables.push(("COUNTERFOIL_S3_PYTHON", python_environment(workspace, &S3_SERVER)?));
-    foreign.variables.push(("COUNTERFOIL_X402_MODULES", x402_clients(workspace)?));
-    match hledger()? {
+    foreign.variables.push(("COUNTERFOIL_X402_MODULES", npm_packages(workspace, X402_CLIENTS, "x402")?));
+    let driver = npm_packages(workspace, BROWSER_DRIVER, "browser")?;
+    foreign.variables.push(("COUNTERFOIL_BROWSER_MODULES", driver));
+    match debian_program("COUNTERFOIL_CHROMIUM", "chromium")? {
+        Some(path) => foreign.variables.push(("COUNTERFOIL_CHROMIUM", path)),
+        None => foreign.left_out.push(
+            "chromium is not installed, the exit page is not tried in it; install it: apt-get install chromium".to_owned(),
+        ),
+    }
+    match debian_program("COUNTERFOIL_HLEDGER", "hledger")? {
         Some(path) => foreign.variables.push(("COUNTERFOIL_HLEDGER", path)),
         None => foreign.left_out.push(
             "hledger is not installed, its checks are left out; install it: apt-get install hledger    \
@@ -92,44 +103,44 @@ fn can_import(python: &Path, modules: &str) -> bool {
     command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
 }
 
-/// The npm clients that pay a server of ours, as their lock file pins them.
-fn x402_clients(workspace: &Workspace) -> Result<PathBuf> {
-    let folder = workspace.tools().join("x402");
+/// Npm packages of a folder, as their lock file pins them, in a folder of `.tools`.
+fn npm_packages(workspace: &Workspace, pinned: &str, name: &str) -> Result<PathBuf> {
+    let folder = workspace.tools().join(name);
     let modules = folder.join("node_modules");
-    let pinned = workspace.root.join(X402_CLIENTS);
-    let lock = fs::read_to_string(pinned.join("package-lock.json")).context(X402_CLIENTS)?;
+    let from = workspace.root.join(pinned);
+    let lock = fs::read_to_string(from.join("package-lock.json")).with_context(|| pinned.to_owned())?;
     let stamp = folder.join("lock.stamp");
     if fs::read_to_string(&stamp).is_ok_and(|present| present == lock) && modules.is_dir() {
         println!("foreign: {} (there)", workspace.shown(&modules));
         return Ok(modules);
     }
     fs::create_dir_all(&folder)?;
-    for name in ["package.json", "package-lock.json"] {
-        fs::copy(pinned.join(name), folder.join(name)).with_context(|| format!("{X402_CLIENTS}/{name}"))?;
+    for file in ["package.json", "package-lock.json"] {
+        fs::copy(from.join(file), folder.join(file)).with_context(|| format!("{pinned}/{file}"))?;
     }
     let arguments = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"];
     run(Command::new("npm").args(arguments).current_dir(&folder))
-        .context("npm could not install the x402 clients")?;
+        .with_context(|| format!("npm could not install the packages of {pinned}"))?;
     fs::write(&stamp, lock)?;
-    println!("foreign: {} ({X402_CLIENTS} installed)", workspace.shown(&modules));
+    println!("foreign: {} ({pinned} installed)", workspace.shown(&modules));
     Ok(modules)
 }
 
 /// Found, or installed where that needs nobody's password.
-fn hledger() -> Result<Option<PathBuf>> {
-    if let Some(path) = std::env::var_os("COUNTERFOIL_HLEDGER").filter(|path| !path.is_empty()) {
+fn debian_program(variable: &str, name: &str) -> Result<Option<PathBuf>> {
+    if let Some(path) = std::env::var_os(variable).filter(|path| !path.is_empty()) {
         return Ok(Some(PathBuf::from(path)));
     }
-    if tools::on_path("hledger").is_none() && is_root() && tools::on_path("apt-get").is_some() {
-        println!("foreign: apt-get install hledger");
-        let install = ["install", "--yes", "--quiet", "--no-install-recommends", "hledger"];
+    if tools::on_path(name).is_none() && is_root() && tools::on_path("apt-get").is_some() {
+        println!("foreign: apt-get install {name}");
+        let install = ["install", "--yes", "--quiet", "--no-install-recommends", name];
         if run(apt_get().args(install)).is_err() {
             // The package lists of a fresh image are empty.
             run(apt_get().args(["update", "--quiet"]))?;
             run(apt_get().args(install))?;
         }
     }
-    let found = tools::on_path("hledger");
+    let found = tools::on_path(name);
     if let Some(path) = &found {
         println!("foreign: {} (there)", path.display());
     }

@@ -261,7 +261,7 @@ async fn a_large_deposit_that_a_deep_reorg_takes_is_never_handed_on() {
         chain.grow(vec![]);
     }
     assert!(watcher.poll(&chain).await.expect("poll").halt.is_some(), "deeper than the confirmations");
-    watcher.accept_new_history();
+    watcher.accept_new_history(&[]);
     for _ in 0..8 {
         chain.grow(vec![]);
     }

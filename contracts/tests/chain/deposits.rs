@@ -125,7 +125,7 @@ async fn a_reorg_deeper_than_the_confirmations_halts_for_good() {
     assert_eq!(poll.halt, Some(halt), "also after a restart");
     assert_eq!(poll.events, []);
 
-    watcher.accept_new_history();
+    watcher.accept_new_history(&[]);
     let poll = world.poll(&mut restart(&watcher)).await;
     assert_eq!(poll.halt, None);
     let units: Vec<u64> = deposits(&poll.events).into_iter().map(|(_, units)| units).collect();

@@ -1,15 +1,15 @@
 //! Stake, votes, treasury and packages: deployed, verified, and everything that happens on them told once.
 
 use contracts::{
-    ChainFact, Deployment, EconomyFact, EconomyOptions, Manifest, PackageTerms, Watcher, WatcherState,
-    deploy_economy, dev,
+    BoundsProposal, ChainFact, Deployment, EconomyFact, EconomyOptions, Manifest, PackageTerms,
+    ProposalState, Voice, Watcher, WatcherState, deploy_economy, dev,
 };
 
 use crate::world::World;
 
 const WHOLE: u128 = 1_000_000_000_000_000_000;
 
-async fn with_economy(world: &World) -> Deployment {
+pub async fn with_economy(world: &World) -> Deployment {
     let options = EconomyOptions {
         deployer: world.deployer.clone(),
         dollar: None,
@@ -85,6 +85,43 @@ async fn stake_sales_and_reserves_are_told_once_with_their_figures() {
     for fact in &told {
         let text = serde_json::to_string(fact).expect("json");
         assert_eq!(serde_json::from_str::<EconomyFact>(&text).expect("its own json"), *fact);
+    }
+}
+
+#[tokio::test]
+async fn stakers_change_the_published_bounds_by_a_vote_and_nobody_else_does() {
+    let world = World::new(0).await;
+    let deployment = with_economy(&world).await;
+    let economy = deployment.economy().expect("it has one");
+    for (who, whole) in [(&world.user, 150), (&world.other_user, 120)] {
+        dev::mint(&deployment, &world.deployer, who.address(), whole * 1_000_000).await.expect("minted");
+        economy.approve_stake(who, u128::from(whole) * WHOLE).await.expect("approved");
+        economy.stake_tokens(who, u128::from(whole) * WHOLE).await.expect("staked");
+    }
+    dev::increase_time(&world.chain, 1).await.expect("the stakes' second is over");
+    let description = "two thirds of the pool".to_owned();
+    let proposal = BoundsProposal { floor_units: 2_000_000, ceiling_units: 40_000_000, description };
+    economy.propose(&world.guardian, &proposal).await.expect_err("it has no stake");
+    economy.propose(&world.user, &proposal).await.expect("proposed");
+    let id = economy.proposal_id(&proposal).await.expect("an id");
+    assert_eq!(economy.proposal_state(id).await.expect("read"), ProposalState::Pending);
+    economy.vote(&world.user, id, Voice::For).await.expect_err("not begun");
+    dev::increase_time(&world.chain, 61).await.expect("the snapshot is over");
+    economy.vote(&world.user, id, Voice::For).await.expect("voted");
+    economy.vote(&world.user, id, Voice::For).await.expect_err("once");
+    economy.vote(&world.other_user, id, Voice::Against).await.expect("voted");
+    economy.execute(&world.guardian, &proposal).await.expect_err("the vote runs");
+    dev::increase_time(&world.chain, 601).await.expect("the vote is over");
+    assert_eq!(economy.proposal_state(id).await.expect("read"), ProposalState::Succeeded);
+    assert_eq!(economy.bounds().await.expect("bounds"), (1_000_000, 50_000_000));
+    economy.execute(&world.guardian, &proposal).await.expect("anybody carries it out");
+    assert_eq!(economy.bounds().await.expect("bounds"), (2_000_000, 40_000_000));
+    let events = Watcher::new(WatcherState::new(deployment.manifest(), 0)).poll(&deployment).await;
+    let events = events.expect("the chain answers").events;
+    let changed = EconomyFact::BoundsChanged { floor_units: 2_000_000, ceiling_units: 40_000_000 };
+    for fact in [EconomyFact::Executed { proposal: id }, changed] {
+        let fact = ChainFact::Economy(fact);
+        assert_eq!(events.iter().filter(|event| event.fact == fact).count(), 1, "{fact:?}");
     }
 }
 

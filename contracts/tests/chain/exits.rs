@@ -1,5 +1,7 @@
 //! The user's ways out: with a voucher, and without anybody.
 
+use std::path::PathBuf;
+
 use contracts::{Address20, ChainFact, Exit, ExitStage, WithdrawalVoucher, dev};
 
 use crate::world::{EXIT_DELAY_S, World, repository_root};
@@ -132,5 +134,45 @@ async fn the_exit_page_takes_the_money_out_through_a_wallet_alone() {
         (after["balance"].as_str(), after["stage"].as_str()),
         (Some("0.000000"), Some("not requested"))
     );
+    assert_eq!(world.deployment.token_balance(to).await.expect("balance"), 12_500_000 * 1_000_000_000_000);
+}
+
+/// Where the browser's driver lies, and the browser; `None` on a machine without one.
+fn browser() -> Option<(PathBuf, PathBuf)> {
+    let named = std::env::var_os("COUNTERFOIL_CHROMIUM").map(PathBuf::from);
+    let chromium = named.or_else(|| Some(PathBuf::from("/usr/bin/chromium")).filter(|path| path.exists()))?;
+    let named = std::env::var_os("COUNTERFOIL_BROWSER_MODULES").map(PathBuf::from);
+    let modules = named.unwrap_or_else(|| repository_root().join(".tools/browser/node_modules"));
+    assert!(modules.is_dir(), "{} is missing: run cargo xtask test, which installs it", modules.display());
+    Some((modules, chromium))
+}
+
+#[tokio::test]
+async fn a_browser_takes_the_money_out_from_the_saved_page_alone() {
+    let Some((modules, chromium)) = browser() else {
+        eprintln!("skipped: chromium is not installed (COUNTERFOIL_CHROMIUM is not set)");
+        return;
+    };
+    let world = World::new(0).await;
+    world.fund(&world.user, 12_500_000).await;
+    let to = Address20([0x98; 20]);
+    let mut command = tokio::process::Command::new("node");
+    command.arg(repository_root().join("contracts/tests/browser/exit.cjs"));
+    command.arg(repository_root().join("examples/exit/index.html")).arg(world.anvil.rpc_url());
+    command.arg(world.deployment.manifest().vault.to_string());
+    command.args([world.user.address().to_string(), to.to_string()]);
+    command.env("NODE_PATH", modules).env("CHROMIUM", chromium).env("DELAY_S", EXIT_DELAY_S.to_string());
+    let output = command.output().await.expect("node runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let seen: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert!(seen["before"].as_str().expect("text").starts_with("12.500000"), "{seen}");
+    assert!(seen["after"].as_str().expect("text").starts_with("0.000000"), "{seen}");
+    assert_eq!(seen["early"], true, "not before the delay is over: {seen}");
+    assert_eq!(seen["asked"].as_array().map(Vec::len), Some(4), "ask, stay, ask, take: {seen}");
+    assert!(seen["says"][0].as_str().expect("text").contains("to"), "a bad address is named: {seen}");
+    assert_eq!(seen["says"][1], "", "{seen}");
+    let elsewhere =
+        seen["requests"].as_array().expect("a list").iter().filter(|protocol| *protocol != "file:");
+    assert_eq!(elsewhere.count(), 0, "the page talks to the wallet and to nobody else: {seen}");
     assert_eq!(world.deployment.token_balance(to).await.expect("balance"), 12_500_000 * 1_000_000_000_000);
 }

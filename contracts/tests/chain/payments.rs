@@ -3,16 +3,19 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use alloy::sol_types::SolCall;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::get;
+use contracts::bindings::dollar::DollarToken;
 use contracts::x402::{
     Cashier, PAYMENT_REQUIRED_HEADER, PAYMENT_RESPONSE_HEADER, PAYMENT_SIGNATURE_HEADER, PaymentPayload,
     PaymentRequired, PaymentRequirements, Resource, TokenDomain,
 };
 use contracts::{
     Address20, ChainError, DeployOptions, Deployment, EconomyOptions, EvmKey, Exit, deploy, deploy_economy,
+    dev,
 };
 use serde_json::Value;
 
@@ -164,6 +167,55 @@ async fn signed(world: &World, shop: &Shop, change: impl FnOnce(&mut Value)) -> 
     change(&mut payload);
     let payload: PaymentPayload = serde_json::from_value(payload).expect("a payment");
     payload.to_header()
+}
+
+#[tokio::test]
+async fn a_payment_that_somebody_handed_straight_to_the_token_is_found_and_credited_once() {
+    let world = World::new(0).await;
+    let (_, shop) = open_shop(&world).await;
+    let header = signed(&world, &shop, |_| {}).await;
+    let payload = PaymentPayload::from_header(&header).expect("a payment");
+    let (authorization, payer) = (&payload.payload.authorization, world.user.address());
+    let figure = |text: &str| alloy::primitives::U256::from_str_radix(text, 10).expect("a figure");
+    let signature = alloy::hex::decode(&payload.payload.signature).expect("hex");
+    let straight = DollarToken::transferWithAuthorizationCall {
+        from: payer.into(),
+        to: authorization.to.into(),
+        value: figure(&authorization.value),
+        validAfter: figure(&authorization.valid_after),
+        validBefore: figure(&authorization.valid_before),
+        nonce: authorization.nonce.into(),
+        v: signature[64],
+        r: alloy::primitives::B256::from_slice(&signature[..32]),
+        s: alloy::primitives::B256::from_slice(&signature[32..64]),
+    };
+    let deployment = &shop.deployment;
+    assert_eq!(
+        deployment.find_stray(payer, authorization.nonce, 0).await.expect("asked"),
+        None,
+        "nothing moved"
+    );
+    let token = deployment.manifest().token;
+    let sent = dev::send_as(&world.chain, world.guardian.address(), token, &straight.abi_encode()).await;
+    sent.expect("anybody may");
+    world.mine(1).await;
+    let error = shop.take(&header).await.expect_err("used past the vault");
+    assert!(error.to_string().contains("nonce_already_used"), "{error}");
+    assert_eq!(deployment.account(payer).await.expect("account").balance, 0, "the vault knows nothing of it");
+
+    let stray = deployment.find_stray(payer, authorization.nonce, 0).await.expect("asked").expect("found");
+    assert_eq!((stray.payer, stray.units), (payer, PRICE_UNITS));
+    let other = deployment.find_stray(world.guardian.address(), authorization.nonce, 0).await;
+    assert_eq!(other.expect("asked"), None, "nobody else's");
+    deployment.attribute(&world.guardian, &stray).await.expect_err("the settler's alone");
+    deployment.attribute(&world.settler, &stray).await.expect("credited");
+    assert_eq!(deployment.account(payer).await.expect("account").balance, PRICE_UNITS);
+    deployment.attribute(&world.settler, &stray).await.expect_err("once");
+
+    let deposited = signed(&world, &shop, |_| {}).await;
+    shop.take(&deposited).await.expect("by the vault");
+    let nonce = PaymentPayload::from_header(&deposited).expect("a payment").payload.authorization.nonce;
+    assert_eq!(deployment.find_stray(payer, nonce, 0).await.expect("asked"), None, "a deposit is no stray");
 }
 
 #[tokio::test]

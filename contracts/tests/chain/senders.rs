@@ -148,7 +148,7 @@ async fn two_settlers_with_one_plan_settle_it_once_and_both_know() {
 }
 
 /// Writes an account straight into the vault's storage: 2 500 deposits would take their time.
-async fn put_account(world: &World, account: Address20, balance: u64) {
+pub async fn put_account(world: &World, account: Address20, balance: u64) {
     let slot = {
         let mut words = [0; 64];
         words[12..32].copy_from_slice(&account.0);

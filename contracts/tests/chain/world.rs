@@ -57,7 +57,10 @@ pub fn deploy_options() -> DeployOptions {
 
 impl World {
     pub async fn new(confirmations: u64) -> Self {
-        let anvil = start_anvil().await;
+        Self::over(start_anvil().await, confirmations).await
+    }
+
+    pub async fn over(anvil: Anvil, confirmations: u64) -> Self {
         let chain = connect(&anvil, confirmations).await;
         let manifest = deploy(&chain, &deploy_options()).await.expect("the artefacts deploy");
         let deployment = Deployment::open(chain.clone(), manifest).await.expect("what was just deployed");

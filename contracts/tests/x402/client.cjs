@@ -1,4 +1,4 @@
-// The unmodified npm clients, in one line of use: node client.cjs URL pays for URL and prints what came;
+// The unmodified npm clients, in one line of use: node client.cjs URL [BODY] pays for URL and prints what came;
 // node client.cjs --payload REQUIREMENTS prints a signed payment without sending it. The wallet is in WALLET_KEY.
 const { wrapFetchWithPaymentFromConfig, decodePaymentResponseHeader } = require("@x402/fetch");
 const { decodePaymentRequiredHeader } = require("@x402/core/http");
@@ -12,11 +12,12 @@ async function payload(requirements) {
   return { ...signed, accepted: requirements };
 }
 
-async function fetched(url) {
+async function fetched(url, body) {
   // The client's own switch for tokens that are not on its list, as a development dollar is not.
   const spendControls = { allowedAssets: true };
   const paying = wrapFetchWithPaymentFromConfig(fetch, { schemes: [{ network: "eip155:*", client }], spendControls });
-  const answer = await paying(url);
+  const headers = { "content-type": "application/json" };
+  const answer = await paying(url, body ? { method: "POST", headers, body } : undefined);
   const paid = answer.headers.get("payment-response");
   const asked = answer.headers.get("payment-required");
   return {
@@ -29,7 +30,7 @@ async function fetched(url) {
 
 async function main() {
   const [first, second] = process.argv.slice(2);
-  const told = first === "--payload" ? await payload(JSON.parse(second)) : await fetched(first);
+  const told = first === "--payload" ? await payload(JSON.parse(second)) : await fetched(first, second);
   process.stdout.write(`${JSON.stringify(told)}\n`);
 }
 

@@ -29,6 +29,11 @@ pub enum Claimed {
 }
 
 impl Store {
+    /// What a client's key stands for.
+    pub fn claimed(&self, account: AccountId, text: &str) -> Result<Option<Claim>, AccessError> {
+        self.record(CLAIMS, &IdempotencyKey::from_client(account, text).0)
+    }
+
     /// Claims a client's key for a job. `replaces` names a job that ended without a charge and whose claim may be taken.
     pub async fn claim(
         &self,

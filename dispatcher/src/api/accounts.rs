@@ -14,9 +14,10 @@ use axum::Json;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use ledger::command::{Command, OpenAccount, SetSpendCap};
+use ledger::query;
 use protocol::amount::Amount;
 use protocol::event::Actor;
-use protocol::id::{AccountId, IdempotencyKey, SpenderId};
+use protocol::id::{AccountId, EvmAddress, IdempotencyKey, SpenderId};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -32,6 +33,24 @@ pub(crate) async fn open_account(shared: &Shared) -> Result<AccountId, ApiError>
         .await
         .map_err(|error| refusals::api_error(shared, error, None))?;
     Ok(account)
+}
+
+/// Opens the account that an address is by itself, unless it is open.
+pub(crate) async fn open_own_account(shared: &Shared, wallet: EvmAddress) -> Result<AccountId, ApiError> {
+    let account = AccountId::of_wallet(wallet);
+    let known = shared.client.read(move |state| query::account_exists(state, account)).await;
+    if known.map_err(|error| refusals::api_error(shared, error, None))? {
+        return Ok(account);
+    }
+    let key = IdempotencyKey::internal("account of an address", &[&account.0]);
+    match submit_until_known(shared, command(key, OpenAccount { account })).await {
+        Ok(_) => Ok(account),
+        // Somebody else was faster: the same account.
+        Err(journal::SubmitError::Refused { refusal, .. }) if refusal.name() == "account_known" => {
+            Ok(account)
+        }
+        Err(error) => Err(refusals::api_error(shared, error, None)),
+    }
 }
 
 /// `POST /v1/accounts`

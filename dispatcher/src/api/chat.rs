@@ -7,6 +7,7 @@ use super::replay;
 use super::request::ChatRequest;
 use super::server::put;
 use super::sse::{self, Head, Usage};
+use super::x402;
 use crate::access::idempotency::{Claim, Claimed};
 use crate::access::keys::Scope;
 use crate::access::random_16;
@@ -37,23 +38,49 @@ pub const KEEP_ALIVE_MS: u64 = 10_000;
 /// Longest `Idempotency-Key`.
 const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 
-/// The call.
+/// The call. A wallet without an account may pay for it (x402).
 pub(crate) async fn create(
     State(shared): State<Arc<Shared>>,
     request: Request,
 ) -> Result<Response, ApiError> {
+    if let Some(till) = x402::till(&shared, request.headers()) {
+        return x402::create(shared, till, request).await;
+    }
     let caller = auth::caller(&shared, request.headers(), Scope::Inference)?;
-    let account = caller.account;
     let idempotency = idempotency_key(request.headers())?;
     let bytes = body::read(request, body::CHAT_BYTES_MAX).await?;
     let chat = ChatRequest::parse(&bytes)?;
+    let once = idempotency.map(|text| Once { text, request: request_hash(&bytes) });
+    serve(shared, caller, chat, once).await
+}
+
+/// A key under which a request is answered and charged once.
+pub(crate) struct Once {
+    /// The key.
+    pub text: String,
+    /// Hash of the request's body: another body under the same key is a conflict.
+    pub request: Hash32,
+}
+
+/// Hash of a request's body.
+pub(crate) fn request_hash(bytes: &[u8]) -> Hash32 {
+    Hash32(*blake3::hash(bytes).as_bytes())
+}
+
+/// Serves a request of somebody who may spend.
+pub(crate) async fn serve(
+    shared: Arc<Shared>,
+    caller: Principal,
+    chat: ChatRequest,
+    once: Option<Once>,
+) -> Result<Response, ApiError> {
+    let account = caller.account;
     let model = shared.models.get(&chat.model).ok_or_else(|| ApiError::model_not_found(&chat.model))?;
     let running = RunningGuard::new(&shared, JobId(random_16()?));
-    if let Some(text) = idempotency {
-        let request = Hash32(*blake3::hash(&bytes).as_bytes());
-        if let Some(done) = claim(&shared, account, &text, request, running.job()).await? {
-            return replay::answer(&shared, account, done, &chat).await;
-        }
+    if let Some(Once { text, request }) = once
+        && let Some(done) = claim(&shared, account, &text, request, running.job()).await?
+    {
+        return replay::answer(&shared, account, done, &chat).await;
     }
     let prompt_ids = admission::tokenise(model, &chat)?;
     let (client, mut events) = mpsc::channel(EVENTS_WAITING_MAX);

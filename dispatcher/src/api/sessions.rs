@@ -1,7 +1,7 @@
 //! One prompt in the wallet: the `SpendAuthorisation` that it signs carries the hash of our nonce, and so is sign-in and
 //! spending limit at once.
 
-use super::accounts::open_account;
+use super::accounts::open_own_account;
 use super::auth;
 use super::body;
 use super::error::ApiError;
@@ -210,7 +210,7 @@ pub(crate) async fn authorise(
     Ok((StatusCode::CREATED, Json(body)))
 }
 
-/// The caller's account, else the one the wallet is linked to, else a new one.
+/// The caller's account, else the one the wallet is linked to, else the one that its address is.
 async fn account_for(
     shared: &Shared,
     caller: Option<AccountId>,
@@ -223,6 +223,6 @@ async fn account_for(
     let linked = shared.client.read(move |state| query::wallet(state, vault, wallet).and_then(|w| w.account));
     match linked.await.map_err(|error| refusals::api_error(shared, error, None))? {
         Some(account) => Ok(account),
-        None => open_account(shared).await,
+        None => open_own_account(shared, wallet).await,
     }
 }
