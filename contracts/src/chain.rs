@@ -375,6 +375,13 @@ fn words<E: std::fmt::Debug>(error: Result<E, alloy::sol_types::Error>) -> Optio
     error.ok().map(|error| format!("{error:?}"))
 }
 
+/// How HTTP clients are begun here: TLS is by `ring`, as everywhere in this program.
+pub fn http_client() -> reqwest::ClientBuilder {
+    // Fails when another room did it before: it is the same one.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder()
+}
+
 fn client(config: &ChainConfig) -> Result<(RpcClient, String), ChainError> {
     let wrong = |endpoint: &str, cause: String| {
         let endpoint = endpoint.to_string();
@@ -384,7 +391,7 @@ fn client(config: &ChainConfig) -> Result<(RpcClient, String), ChainError> {
     let url = url.map_err(|error| wrong("(rpc_url)", format!("rpc_url is not a URL: {error}")))?;
     let endpoint = url.origin().ascii_serialization();
     let local = matches!(url.host_str(), Some("127.0.0.1" | "localhost" | "[::1]"));
-    let mut http = reqwest::Client::builder().timeout(RPC_TIMEOUT);
+    let mut http = http_client().timeout(RPC_TIMEOUT);
     if local {
         // A proxy of the environment is for the outside, not for a node on this machine.
         http = http.no_proxy();

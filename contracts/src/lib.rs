@@ -37,7 +37,7 @@ pub mod watcher;
 pub mod x402;
 
 pub use anvil::{Anvil, AnvilOptions, Mining, find_anvil};
-pub use chain::{Chain, ChainConfig, Head, Mined};
+pub use chain::{Chain, ChainConfig, Head, Mined, http_client};
 pub use deploy::{DeployOptions, deploy};
 pub use deployment::{
     Claim, Deployment, OperatorClaims, PayoutRoot, PotState, PreviewedAccount, SettlePreview, VaultAccount,

@@ -2,7 +2,6 @@
 //! booked that did not happen, and everything goes on when the token lets it.
 
 use alloy::primitives::keccak256;
-use alloy::transports::http::reqwest;
 use contracts::settlement::{batch_path, read_published};
 use contracts::{Address20, DeployOptions, Deployment, deploy, dev};
 use serde_json::{Value, json};
@@ -13,7 +12,7 @@ use crate::world::{EXIT_DELAY_S, ROOT_DELAY_S, World, deploy_options, repository
 const TOKEN_UNIT: u128 = 1_000_000_000_000;
 
 async fn rpc(world: &World, method: &str, params: Value) -> Value {
-    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let client = contracts::http_client().no_proxy().build().expect("a client");
     let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params }).to_string();
     let sent = client.post(world.anvil.rpc_url()).header("content-type", "application/json").body(body);
     let answer = sent.send().await.expect("sent").text().await.expect("text");

@@ -43,7 +43,7 @@ impl Proxy {
     pub async fn start(world: &World) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("bound"));
-        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+        let client = contracts::http_client().no_proxy().build().expect("a client");
         let fault = Arc::new(Mutex::new(Fault::None));
         let proxy = Self { fault, node: world.anvil.rpc_url(), client, url };
         let router = Router::new().route("/", post(answer)).with_state(proxy.clone());

@@ -3,7 +3,6 @@
 
 use std::time::{Duration, Instant};
 
-use alloy::transports::http::reqwest;
 use contracts::mirror::Mirror;
 use contracts::{Anvil, AnvilOptions, Chain, Deployment, Mining, dev};
 use ledger::query;
@@ -24,7 +23,7 @@ const POLL_MS: u64 = 200;
 const LAG_MAX: Duration = Duration::from_secs(10);
 
 async fn rpc(books: &Books, calls: &Value) -> Value {
-    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let client = contracts::http_client().no_proxy().build().expect("a client");
     let sent = client.post(books.world.anvil.rpc_url()).header("content-type", "application/json");
     let answer = sent.body(calls.to_string()).send().await.expect("sent").text().await.expect("text");
     serde_json::from_str(&answer).expect("JSON")
