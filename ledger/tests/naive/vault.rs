@@ -241,7 +241,10 @@ impl Model {
             let cumulative = row.captured.div_euclid(UNIT);
             let added = cumulative - row.charged;
             let waited = row.queue.first().is_some_and(|first| first.time_us + patience_us <= now_us);
-            if added > 0 && (added >= self.rules.settle_units_min || waited || row.leaving) {
+            // After its end the vault would charge nothing.
+            let margin_us = self.rules.epoch_us * self.rules.margin_epochs;
+            let ending = row.signed.is_some_and(|(_, until_s, _)| now_us + margin_us >= until_s * 1_000_000);
+            if added > 0 && (added >= self.rules.settle_units_min || waited || row.leaving || ending) {
                 charges.push((*address, cumulative, added));
             }
         }
