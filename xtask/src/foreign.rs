@@ -31,6 +31,13 @@ const S3_SERVER: PythonEnvironment = PythonEnvironment {
     imports: "moto.server",
 };
 
+/// A reader of contracts; apart, because it pins other versions of what it brings.
+const SLITHER: PythonEnvironment = PythonEnvironment {
+    folder: "venv-slither",
+    requirements: "xtask/slither-requirements.txt",
+    imports: "slither",
+};
+
 /// Where the npm clients of the payment tests are pinned.
 const X402_CLIENTS: &str = "contracts/tests/x402";
 
@@ -65,6 +72,11 @@ pub fn ensure(workspace: &Workspace) -> Result<Foreign> {
         ),
     }
     Ok(foreign)
+}
+
+/// The Python that has slither.
+pub fn slither(workspace: &Workspace) -> Result<PathBuf> {
+    python_environment(workspace, &SLITHER)
 }
 
 /// Made once for one content of the requirements; made anew when they change.

@@ -6,6 +6,7 @@ mod contracts;
 mod foreign;
 mod ptx;
 mod sim;
+mod slither;
 mod test;
 mod tidy;
 mod tools;
@@ -41,11 +42,7 @@ enum Verb {
     /// Fetch what is missing, format, lint, run every test, the contracts' tests and the end-to-end suite.
     ///
     /// Example: cargo xtask test --quick
-    Test {
-        /// Leave out the long ones: contracts, foreign tools, end-to-end.
-        #[arg(long)]
-        quick: bool,
-    },
+    Test(test::Arguments),
     /// Fetch the pinned tools into `.tools/`; nothing that is there and unchanged is fetched again.
     ///
     /// Example: cargo xtask tools --check
@@ -86,7 +83,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = Workspace::find().and_then(|workspace| match arguments.verb {
         Verb::Up { arguments } => up::run(&workspace, &arguments),
-        Verb::Test { quick } => test::run(&workspace, quick),
+        Verb::Test(arguments) => test::run(&workspace, &arguments),
         Verb::Tools { check } => tools::run(&workspace, check),
         Verb::Contracts { check } => contracts::run(&workspace, check),
         Verb::Ptx { check } => ptx::run(&workspace, check),

@@ -8,7 +8,7 @@ mod sections;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::workspace::Workspace;
 use runner::Tally;
@@ -21,14 +21,36 @@ struct Row {
     told: String,
 }
 
-pub fn run(workspace: &Workspace, quick: bool) -> Result<ExitCode> {
+/// Which sections run.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Leave out the long ones: contracts, foreign tools, end-to-end
+    #[arg(long)]
+    quick: bool,
+    /// One section, as the table at the end names it, and the tools it may need; can be given again
+    #[arg(long, value_name = "SECTION")]
+    only: Vec<String>,
+}
+
+/// What the others build on.
+const ALWAYS: [&str; 2] = ["tools", "foreign tools"];
+
+pub fn run(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCode> {
+    let Arguments { quick, only } = arguments;
+    let quick = *quick;
+    if let Some(unknown) = only.iter().find(|name| !SECTIONS.iter().any(|section| section.name == **name)) {
+        let names: Vec<&str> = SECTIONS.iter().map(|section| section.name).collect();
+        bail!("no section is named {unknown:?}; there are: {}", names.join(", "));
+    }
+    let is_asked =
+        |name: &str| only.is_empty() || ALWAYS.contains(&name) || only.iter().any(|one| one == name);
     let started = Instant::now();
     let mut session = Session::new(workspace, quick);
     let mut rows = Vec::new();
     let mut tally = Tally::default();
     let mut failed = false;
 
-    for section in SECTIONS {
+    for section in SECTIONS.iter().filter(|section| is_asked(section.name)) {
         if quick && section.long {
             rows.push(Row {
                 name: section.name,

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result};
@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use super::runner::{self, Ran, Tally};
 use crate::tools::{self, Tool, Tools};
 use crate::workspace::Workspace;
-use crate::{contracts, foreign, ptx, sim, tidy};
+use crate::{contracts, foreign, ptx, sim, slither, tidy};
 
 /// The crate whose tests start whole networks; it lies in `tests/`.
 const NETWORK_TESTS: &str = "network-tests";
@@ -39,6 +39,7 @@ pub const SECTIONS: &[Section] = &[
     Section { name: "dependencies", long: false, run: Session::dependencies },
     Section { name: "foreign tools", long: true, run: Session::foreign },
     Section { name: "contracts", long: true, run: Session::contracts },
+    Section { name: "slither", long: true, run: Session::slither },
     Section { name: "cuda ptx", long: true, run: Session::cuda_ptx },
     Section { name: "lint", long: false, run: Session::lint },
     Section { name: "build", long: false, run: Session::build },
@@ -123,6 +124,12 @@ impl Session {
         command.current_dir(self.workspace.root.join("contracts/solidity"));
         command.arg("test").env("FOUNDRY_OFFLINE", "true");
         self.counted(command)
+    }
+
+    fn slither(&mut self) -> Result<Outcome> {
+        let forge = self.tools.as_ref().expect("the first section ran").program(Tool::Forge);
+        slither::check(&self.workspace, Path::new(&forge))?;
+        Ok(Outcome::Done)
     }
 
     /// What a GPU would run is what the source says, and holds nothing that differs between GPUs.
