@@ -7,6 +7,7 @@ pub mod auth;
 pub mod balance;
 pub mod body;
 pub mod chat;
+pub mod earnings;
 pub mod error;
 pub mod jobs;
 pub mod log;

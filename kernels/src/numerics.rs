@@ -371,7 +371,16 @@ impl Matmul<'_> {
 /// Blocks of each strip (B): 8 strips of c = ceil(nb/8) contiguous blocks, empty strips left out.
 #[inline(always)]
 pub(crate) fn strips(block_count: usize) -> impl Iterator<Item = Range<usize>> {
-    let length = block_count.div_ceil(8);
+    strips_of(block_count, STRIPS)
+}
+
+/// How many strips a sum has (B).
+pub(crate) const STRIPS: usize = 8;
+
+/// The same with another number of strips: other sums, for measuring only.
+#[inline(always)]
+pub(crate) fn strips_of(block_count: usize, strip_count: usize) -> impl Iterator<Item = Range<usize>> {
+    let length = block_count.div_ceil(strip_count);
     (0..block_count).step_by(length).map(move |start| start..(start + length).min(block_count))
 }
 

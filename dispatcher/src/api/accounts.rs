@@ -16,6 +16,7 @@ use axum::http::{HeaderMap, StatusCode};
 use ledger::command::{Command, OpenAccount, SetSpendCap};
 use ledger::query;
 use protocol::amount::Amount;
+use protocol::asset::Asset;
 use protocol::event::Actor;
 use protocol::id::{AccountId, EvmAddress, IdempotencyKey, SpenderId};
 use serde::Deserialize;
@@ -147,6 +148,16 @@ async fn set_cap(
     let outcome = submit_until_known(shared, command).await;
     outcome.map_err(|error| refusals::api_error(shared, error, Some(&asset)))?;
     Ok(json!(amount.map(|amount| money(amount, &asset))))
+}
+
+/// A decimal amount above zero.
+pub(crate) fn positive(text: &str, asset: &Asset) -> Result<Amount, ApiError> {
+    let amount = Amount::parse_decimal(text, asset.ledger_scale)
+        .map_err(|e| ApiError::invalid("amount", "invalid_value", format!("{e}.")))?;
+    if amount.0 <= 0 {
+        return Err(ApiError::invalid("amount", "invalid_value", "The amount must be above zero."));
+    }
+    Ok(amount)
 }
 
 fn no_such_key() -> ApiError {

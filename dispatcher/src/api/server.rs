@@ -1,7 +1,7 @@
 //! Listening, routes, limits on connections and headers, the headers that every answer carries.
 
 use super::error::ApiError;
-use super::{accounts, admin, audit, balance, chat, jobs, log, models, nodes, quote, sessions, withdrawals};
+use super::{accounts, admin, audit, balance, chat, earnings, jobs, log, models, nodes, quote, sessions, withdrawals};
 use crate::access::random_16;
 use crate::gateway::{Shared, until_raised};
 use crate::metrics;
@@ -141,6 +141,8 @@ fn routes(shared: Arc<Shared>) -> Router {
         .route("/v1/chain", get(sessions::manifest))
         .route("/v1/withdrawals", post(withdrawals::create))
         .route("/v1/withdrawals/{voucher}", get(withdrawals::show))
+        .route("/v1/earnings", get(earnings::show))
+        .route("/v1/earnings/take", post(earnings::take))
         .route("/v1/operators", post(nodes::register_operator))
         .route("/v1/nodes", post(nodes::register_node).get(nodes::list))
         .route("/v1/nodes/{node}", get(nodes::one))

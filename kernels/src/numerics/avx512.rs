@@ -8,7 +8,7 @@
 )]
 
 use super::avx2::{Q4_0, Q4_1, Q4_K};
-use super::{Attention, AttentionScratch, Matmul, Numerics, QuantisedRow, avx2, scalar, strips};
+use super::{Attention, AttentionScratch, Matmul, Numerics, QuantisedRow, STRIPS, avx2, scalar, strips, strips_of};
 use crate::gguf::TensorType;
 use crate::kv::PAGE_POSITIONS;
 use crate::packed::{BLOCK, LANES, k_quants};
@@ -125,9 +125,9 @@ unsafe fn tile_of_groups<const T: usize>(task: &Matmul<'_>, token: usize, groups
         // SAFETY: passed on.
         let totals = unsafe {
             match task.weights.kind() {
-                TensorType::Q4_0 => tile_q4::<T, Q4_0>(task, token, group),
-                TensorType::Q4_1 => tile_q4::<T, Q4_1>(task, token, group),
-                TensorType::Q4K => tile_q4::<T, Q4_K>(task, token, group),
+                TensorType::Q4_0 => tile_q4::<T, Q4_0, STRIPS>(task, token, group),
+                TensorType::Q4_1 => tile_q4::<T, Q4_1, STRIPS>(task, token, group),
+                TensorType::Q4K => tile_q4::<T, Q4_K, STRIPS>(task, token, group),
                 TensorType::Q6K => tile_q6::<T>(task, token, group),
                 TensorType::Q8_0 => tile_q8::<T>(task, token, group),
                 TensorType::F32 | TensorType::F16 | TensorType::Bf16 => tile_float::<T>(task, token, group),
@@ -143,13 +143,14 @@ unsafe fn tile_of_groups<const T: usize>(task: &Matmul<'_>, token: usize, groups
     T
 }
 
-/// B, Q4_0, Q4_1 and Q4_K: out lane = row; integer dots by VNNI, two chains of four.
+/// B, Q4_0, Q4_1 and Q4_K: out lane = row; integer dots by VNNI, two chains of four. `STRIP_COUNT` is [`STRIPS`] but where
+/// the cost of that order is measured.
 ///
 /// # Safety
 /// The features; `token + T <= tokens`; `group` exists.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn tile_q4<const T: usize, const KIND: u8>(
+pub(super) unsafe fn tile_q4<const T: usize, const KIND: u8, const STRIP_COUNT: usize>(
     task: &Matmul<'_>,
     token: usize,
     group: usize,
@@ -159,7 +160,7 @@ unsafe fn tile_q4<const T: usize, const KIND: u8>(
     let (quants, scales) = (weights.quants(group).as_ptr(), weights.scales(group).as_ptr());
     let low = _mm512_set1_epi8(15);
     let mut totals = [_mm512_setzero_ps(); T];
-    for strip in strips(block_count) {
+    for strip in strips_of(block_count, STRIP_COUNT) {
         let mut sums = [_mm512_setzero_ps(); T];
         for b in strip {
             // SAFETY: block b of the group's planes and of T activation rows, in bounds by `Matmul::check`.

@@ -1,11 +1,12 @@
 //! What the fixed order of section B costs: the AVX-512 kernel of Q4_1 beside the same without strips, one running sum a row
 //! from the first block to the last. For `counterfoil bench kernels` only: no job ever runs it.
 
+use super::avx2::Q4_1;
 use super::{Activations, Matmul, Numerics, SharedSlice, avx512};
 use crate::gguf::TensorType;
 use crate::model::Model;
-use crate::packed::{BLOCK, PackedMatrix};
-use std::arch::x86_64::*;
+use crate::packed::PackedMatrix;
+use std::arch::x86_64::_mm512_storeu_ps;
 use std::time::Instant;
 
 /// Tokens of a product: what one tile holds, so that memory is not what is measured.
@@ -75,47 +76,19 @@ fn input(numerics: &dyn Numerics, width: usize) -> Activations {
     input
 }
 
-/// `avx512::tile_q4` for Q4_1 but for the order of the sum.
+/// The kernel itself with one strip: the sum runs from the first block to the last, as it would if nobody asked for an order.
 ///
 /// # Safety
 /// The features; the columns of `group` are the caller's; shapes were checked.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 unsafe fn unordered(task: &Matmul<'_>, group: usize) {
-    let (weights, input) = (task.weights, task.input);
-    let (quants, scales) = (weights.quants(group).as_ptr(), weights.scales(group).as_ptr());
-    let low = _mm512_set1_epi8(15);
-    let mut sums = [_mm512_setzero_ps(); TOKENS];
-    for b in 0..weights.block_count() {
-        // SAFETY: block b of the group's planes and of all activation rows, in bounds by `Matmul::check`.
-        unsafe {
-            let scale = _mm512_cvtph_ps(_mm256_load_si256(scales.add(b * 64).cast()));
-            let minimum = _mm512_cvtph_ps(_mm256_load_si256(scales.add(b * 64 + 32).cast()));
-            let mut nibbles = [[_mm512_setzero_si512(); 2]; 4];
-            for (k, pair) in nibbles.iter_mut().enumerate() {
-                let both = _mm512_load_si512(quants.add(b * 256 + k * 64).cast());
-                *pair = [_mm512_and_si512(both, low), _mm512_and_si512(_mm512_srli_epi16::<4>(both), low)];
-            }
-            for (token, sum) in sums.iter_mut().enumerate() {
-                let x = token * weights.block_count() + b;
-                let words: *const i32 = input.quants.as_ptr().add(x * BLOCK).cast();
-                let word = |k: usize| _mm512_set1_epi32(words.add(k).read_unaligned());
-                let (mut first, mut second) = (_mm512_setzero_si512(), _mm512_setzero_si512());
-                for (k, pair) in nibbles.iter().enumerate() {
-                    first = _mm512_dpbusd_epi32(first, pair[0], word(k));
-                    second = _mm512_dpbusd_epi32(second, pair[1], word(4 + k));
-                }
-                let integer = _mm512_cvtepi32_ps(_mm512_add_epi32(first, second));
-                let d = _mm512_mul_ps(scale, _mm512_set1_ps(*input.scales.get_unchecked(x)));
-                *sum = _mm512_fmadd_ps(d, integer, *sum);
-                *sum = _mm512_fmadd_ps(minimum, _mm512_set1_ps(*input.sums.get_unchecked(x)), *sum);
-            }
-        }
-    }
-    for (token, sum) in sums.into_iter().enumerate() {
+    // SAFETY: passed on; the task has as many tokens as the tile.
+    let totals = unsafe { avx512::tile_q4::<TOKENS, Q4_1, 1>(task, 0, group) };
+    for (token, total) in totals.into_iter().enumerate() {
         let mut row = [0.0f32; 16];
         // SAFETY: sixteen floats; the output columns are the caller's.
         unsafe {
-            _mm512_storeu_ps(row.as_mut_ptr(), sum);
+            _mm512_storeu_ps(row.as_mut_ptr(), total);
             let output = task.output(token, group);
             output.copy_from_slice(&row[..output.len()]);
         }
