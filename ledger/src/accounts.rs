@@ -222,6 +222,7 @@ impl Accounts {
     }
 
     pub(crate) fn rebuild(&mut self) -> Result<(), &'static str> {
+        self.index.reserve(self.rows.len());
         for row in 0..self.rows.len() as u32 {
             let id = self.rows[row].id;
             if self.contains_key(&id) || id == AccountId::SYSTEM {

@@ -12,7 +12,6 @@ use minicbor::encode::{Error as EncodeError, Write};
 use minicbor::{Decode, Decoder, Encode, Encoder};
 use protocol::event::Header;
 use protocol::id::IdempotencyKey;
-use std::hint::black_box;
 
 /// How far a key's own time may be ahead of the log's; keys are remembered by this much longer than their retention, so
 /// that a forgotten key is always too old.
@@ -56,8 +55,6 @@ struct Entry {
 const ENTRY_BYTES: usize = 32;
 const _: () = assert!(std::mem::size_of::<Entry>() == ENTRY_BYTES);
 
-/// How far a rebuild looks ahead, so that it does not wait for the memory of each key.
-const REBUILD_AHEAD: usize = 32;
 /// Entries of one byte string in a snapshot.
 const STRING_ENTRIES: usize = 512;
 
@@ -245,18 +242,12 @@ impl Keys {
             return Err("the marks of keys do not count the keys");
         }
         let entries = &self.entries;
-        self.index.reserve(entries.len() as usize);
-        let mut ahead = entries.iter().skip(REBUILD_AHEAD);
-        for (k, entry) in entries.iter().enumerate() {
-            if let Some(later) = ahead.next() {
-                black_box(self.index.touch(&later.key.0));
-            }
-            let at = (entries.first() + k as u64) as u32;
-            if self.index.insert(&entry.key.0, at, |low| is(entries, low, &entry.key)).is_some() {
-                return Err("a key is there twice");
-            }
+        let rows = (entries.first()..).zip(entries.iter()).map(|(at, entry)| (at as u32, &entry.key.0));
+        let key = |low: u32| entries.get(whole(entries, low)).map(|entry| entry.key);
+        match self.index.fill(rows, |one, other| key(one) == key(other)) {
+            true => Ok(()),
+            false => Err("a key is there twice"),
         }
-        Ok(())
     }
 
     /// A copy that shares what it can.

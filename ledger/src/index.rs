@@ -73,6 +73,13 @@ impl Index {
         }
     }
 
+    /// Makes room in tables that are empty.
+    pub(crate) fn reserve(&mut self, rows: usize) {
+        for segment in self.segments.iter_mut().map(Shared::get_mut).filter(|segment| segment.is_empty()) {
+            *segment = HashTable::with_capacity(rows / SEGMENTS);
+        }
+    }
+
     /// A copy that shares every segment.
     pub(crate) fn share(&mut self) -> Index {
         Index { segments: self.segments.iter_mut().map(Shared::share).collect() }

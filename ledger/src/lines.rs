@@ -170,15 +170,40 @@ impl Lines {
         known
     }
 
-    /// Makes room in tables that are empty.
-    pub(crate) fn reserve(&mut self, rows: usize) {
-        let lines = (rows / SEGMENTS / FILLED_MAX + 1).next_power_of_two();
-        for segment in &mut self.segments {
-            let segment = segment.get_mut();
-            if segment.rows == 0 {
-                segment.lines = vec![Line::default(); lines];
-            }
+    /// Adds many rows at once to tables that are empty: one table after the other, so that each stays near the processor
+    /// while it is filled. `same` tells whether two rows have the same bytes; false when some have.
+    pub(crate) fn fill<'a>(
+        &mut self,
+        rows: impl Iterator<Item = (u32, &'a [u8; 16])> + Clone,
+        same: impl Fn(u32, u32) -> bool,
+    ) -> bool {
+        let mut ends = [0usize; SEGMENTS];
+        rows.clone().for_each(|(_, bytes)| ends[place(bytes).0] += 1);
+        let counts = ends;
+        let mut all = 0;
+        for end in &mut ends {
+            all += *end;
+            *end = all - *end;
         }
+        let mut sorted = vec![(0, 0); all];
+        for (row, bytes) in rows {
+            let (segment, tag) = place(bytes);
+            sorted[ends[segment]] = (tag, row);
+            ends[segment] += 1;
+        }
+        let mut start = 0;
+        for (segment, count) in self.segments.iter_mut().zip(counts) {
+            let segment = segment.get_mut();
+            segment.lines = vec![Line::default(); (count / FILLED_MAX + 1).next_power_of_two()];
+            for (tag, row) in &sorted[start..start + count] {
+                if segment.find(*tag, |known| same(known, *row)).is_some() {
+                    return false;
+                }
+                segment.add(*tag, *row);
+            }
+            start += count;
+        }
+        true
     }
 
     /// Takes a row out.
@@ -227,6 +252,20 @@ mod tests {
         let away = |segment: &Segment| segment.lines.iter().map(|line| line.passed() as usize).sum::<usize>();
         let away: usize = lines.segments.iter().map(|segment| away(segment.get())).sum();
         assert!(away < 10_000, "{away} of 50000 rows stand beyond their line");
+    }
+
+    #[test]
+    fn filled_at_once_they_are_the_same() {
+        let names: Vec<[u8; 16]> = (0..50_000).map(name).collect();
+        let same = |names: &[[u8; 16]], one: u32, other: u32| names[one as usize] == names[other as usize];
+        let mut lines = Lines::default();
+        assert!(lines.fill((0..).zip(&names), |one, other| same(&names, one, other)));
+        for (n, bytes) in names.iter().enumerate() {
+            assert_eq!(lines.find(bytes, |row| names[row as usize] == *bytes), Some(n as u32));
+        }
+        assert_eq!(lines.find(&name(50_000), |_| true), None);
+        let twice: Vec<[u8; 16]> = names.iter().chain(&names[7..8]).copied().collect();
+        assert!(!Lines::default().fill((0..).zip(&twice), |one, other| same(&twice, one, other)));
     }
 
     proptest! {

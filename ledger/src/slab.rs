@@ -225,8 +225,10 @@ impl<T: Clone> Queue<T> {
         }
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
-        (self.first..self.next).filter_map(|at| self.get(at))
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> + Clone {
+        // What left stands in the oldest block until the block leaves.
+        let left = self.first as usize & (BLOCK_ROWS - 1);
+        self.blocks.iter().flat_map(|block| block.get()).skip(left)
     }
 
     /// A copy that shares every block.

@@ -225,13 +225,18 @@ impl State {
 
     /// Finds everything again that a snapshot leaves out because it follows from the rest.
     pub(crate) fn rebuild(&mut self) -> Result<(), &'static str> {
-        self.accounts.rebuild()?;
-        self.books.rebuild(&mut self.accounts)?;
-        self.grants.rebuild()?;
-        self.operators.rebuild()?;
-        self.wallets.rebuild()?;
-        self.jobs.rebuild()?;
-        self.keys.rebuild()?;
+        // Keys are the most rows and know of nothing else: they have a core of their own.
+        let keys = &mut self.keys;
+        std::thread::scope(|scope| {
+            let keys = scope.spawn(|| keys.rebuild());
+            self.accounts.rebuild()?;
+            self.books.rebuild(&mut self.accounts)?;
+            self.grants.rebuild()?;
+            self.operators.rebuild()?;
+            self.wallets.rebuild()?;
+            self.jobs.rebuild()?;
+            keys.join().unwrap_or(Err("the keys could not be put into their table"))
+        })?;
         let running = self.jobs.iter().filter(|(_, job)| job.state == JobState::Running);
         let running: Vec<JobNo> = running.map(|(number, _)| number).collect();
         for number in running {

@@ -6,7 +6,7 @@ use crate::pipeline::opening::{self, Known, Mismatch, StreamExtent};
 use crate::pipeline::{Position, StopReason};
 use crate::reader::{ArchiveReader, CommittedCommit, RawCheck, ReadError, Reader, ReaderOptions, Until};
 use crate::segment::set_aside;
-use crate::snapshot_store::{SnapshotError, SnapshotStore};
+use crate::snapshot_store::{SnapshotError, SnapshotFile, SnapshotStore};
 use crate::stream::{LEDGER_STREAM, StreamError};
 use crate::tail::{ARCHIVE_FOLDER, HighWater, Tail, TailError, TailOptions, salvage};
 use futures::StreamExt;
@@ -14,6 +14,7 @@ use ledger::State;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tokio::task::JoinHandle;
 
 /// Why a journal did not open.
 #[derive(Debug, thiserror::Error)]
@@ -185,6 +186,8 @@ pub(super) async fn recover(
         shard,
         position: None,
     });
+    // Beside everything that waits for the broker; what a standby kept warm needs none.
+    let loading = warm.is_none().then(|| load(snapshots));
     let mut mark = HighWater::open(&options.data_dir)?;
     let mut tail = open_tail(options, &reader, &mark).await?;
     let torn = tail.torn().map_or(0, |torn| torn.known);
@@ -204,7 +207,10 @@ pub(super) async fn recover(
     }
     let mut state = match fitting(&reader, warm, shard, last).await? {
         Some(state) => state,
-        None => newest_snapshot(&reader, snapshots, shard, last).await?,
+        None => {
+            let loaded = loading.unwrap_or_else(|| load(snapshots)).await.map_err(|_| StartError::Died)?;
+            newest_snapshot(&reader, loaded?, shard, last).await?
+        }
     };
     let snapshot = Position::of(&state);
     let from = if tail.head().commit < state.last_commit() { tail.head() } else { Position::of(&state) };
@@ -312,21 +318,34 @@ fn refused(mismatch: Mismatch, extent: StreamExtent) -> StartError {
     }
 }
 
+/// A snapshot's state, and those that are older.
+type Loaded = Option<(State, SnapshotFile, Vec<SnapshotFile>)>;
+
+/// Reads the newest snapshot that can be read, on a thread of its own.
+fn load(snapshots: &SnapshotStore) -> JoinHandle<Result<Loaded, SnapshotError>> {
+    let snapshots = snapshots.clone();
+    tokio::task::spawn_blocking(move || Ok(newest_readable(snapshots.list()?)))
+}
+
+fn newest_readable(files: Vec<SnapshotFile>) -> Loaded {
+    let mut files = files.into_iter();
+    while let Some(file) = files.next() {
+        match file.read() {
+            Ok(state) => return Some((state, file, files.collect())),
+            Err(error) => tracing::warn!(target: "journal", "{error}"),
+        }
+    }
+    None
+}
+
 /// The newest snapshot that stands in this log's chain; without one, the beginning.
 async fn newest_snapshot(
     reader: &Reader,
-    snapshots: &SnapshotStore,
+    mut loaded: Loaded,
     shard: u32,
     last: u64,
 ) -> Result<State, StartError> {
-    for file in snapshots.list()? {
-        let state = match file.read() {
-            Ok(state) => state,
-            Err(error) => {
-                tracing::warn!(target: "journal", "{error}");
-                continue;
-            }
-        };
+    while let Some((state, file, older)) = loaded {
         let ours = Position::of(&state);
         let found = if ours.commit <= last { reader.position_at(ours.commit).await? } else { None };
         if found.is_some_and(|found| (found.hash, found.leaf) == (ours.hash, ours.leaf))
@@ -336,6 +355,7 @@ async fn newest_snapshot(
             return Ok(state);
         }
         tracing::warn!(target: "journal", commit = ours.commit, "snapshot {} is not of this log; ignored", file.path.display());
+        loaded = newest_readable(older);
     }
     Ok(State::new(shard))
 }
