@@ -1,11 +1,12 @@
 //! Mirrors what the chain says into the log: each fact becomes one command with a key of its own, so that a repeated look,
 //! a restart or a re-scan changes nothing. The watcher decides what is confirmed; the ledger decides what it means.
 
+mod complaint;
 mod reorg;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use journal::{LedgerClient, SubmitError};
 use ledger::command::{
@@ -22,6 +23,7 @@ use protocol::event::{Actor, EventBody};
 use protocol::id::{AccountId, EvmAddress, Hash32 as LogHash, IdempotencyKey, Word32};
 use tokio::sync::watch;
 
+use self::complaint::Complaint;
 use crate::deployment::Deployment;
 use crate::durable::write_whole;
 use crate::error::ChainError;
@@ -72,6 +74,7 @@ pub struct Mirror {
     reader: QuorumReader<Deployment>,
     watcher: Watcher,
     status: watch::Sender<MirrorStatus>,
+    complaint: Complaint,
 }
 
 impl Mirror {
@@ -95,6 +98,7 @@ impl Mirror {
             checked_epoch: AtomicU64::new(u64::MAX),
             reader,
             status,
+            complaint: Complaint::default(),
         })
     }
 
@@ -138,8 +142,13 @@ impl Mirror {
                 _ = tick.tick() => {}
                 _ = stop.wait_for(|s| *s) => return,
             }
-            if let Err(error) = self.look().await {
-                tracing::warn!(target: "mirror", %error, "chain not mirrored this time");
+            match self.look().await {
+                Ok(()) if self.watcher.state().halt.is_some() => {}
+                Ok(()) => self.complaint.end(),
+                Err(error) if self.complaint.is_due(error.to_string(), Instant::now()) => {
+                    tracing::warn!(target: "mirror", %error, "chain not mirrored this time");
+                }
+                Err(_) => {}
             }
         }
     }

@@ -2,6 +2,8 @@
 //! mirror goes on. When something was spent, or left the vault, the shortfall is booked, nothing more is mirrored, and a
 //! person must look (rulings 3.7).
 
+use std::time::Instant;
+
 use ledger::command::ReverseDeposit;
 use protocol::event::chain::DepositKey;
 use protocol::event::{Actor, EventBody};
@@ -18,7 +20,9 @@ impl Mirror {
     /// Takes back what vanished; ends the halt when nothing is owed for it.
     pub(super) async fn take_back(&self, watcher: &mut Watcher, halt: Halt) -> Result<(), ChainError> {
         let Some(vanished) = watcher.vanished(&self.reader).await? else {
-            tracing::error!(target: "mirror", block = halt.replaced.number, "no remembered block stands any more");
+            if self.complaint.is_due("no block stands".to_owned(), Instant::now()) {
+                tracing::error!(target: "mirror", block = halt.replaced.number, "no remembered block stands any more");
+            }
             return Ok(());
         };
         let mut owed = 0i128;
@@ -33,10 +37,13 @@ impl Mirror {
             watcher.accept_new_history(&vanished);
             return Ok(());
         }
-        tracing::error!(
-            target: "mirror", block = halt.replaced.number, deposits, for_people, owed_base_units = owed,
-            "deep reorganisation: nothing more is mirrored until a person has looked"
-        );
+        let words = format!("reorganisation of {}: {deposits} {for_people} {owed}", halt.replaced.number);
+        if self.complaint.is_due(words, Instant::now()) {
+            tracing::error!(
+                target: "mirror", block = halt.replaced.number, deposits, for_people, owed_base_units = owed,
+                "deep reorganisation: nothing more is mirrored until a person has looked"
+            );
+        }
         Ok(())
     }
 
