@@ -56,6 +56,7 @@ checks! {
     Jobs = "jobs" Accounting "Jobs are dispatched to registered nodes, attempts in order",
     Prices = "prices" Accounting "Every price is that of the pinned card in force, recomputed",
     Splits = "splits" Accounting "Every split is the cumulative share with its remainder carried",
+    Economies = "economies" Accounting "Allotments, sign-up credit, bounties, cuts, strikes and the treasury follow their rules",
     Reversals = "reversals" Accounting "A charge is undone once, leg by leg, and before it is settled",
     Deposits = "deposits" Accounting "Every deposit is mirrored once and goes to its wallet's account",
     Vouchers = "vouchers" Accounting "Withdrawals are reserved, then used or released once",

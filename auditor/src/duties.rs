@@ -72,6 +72,8 @@ fn duty(body: &EventBody) -> &'static [&'static str] {
         EventBody::GrantIssued(grant) if grant.amount.0 == 0 => &[],
         // A package is bought on the chain.
         EventBody::GrantIssued(grant) if grant.source == GrantSource::Package => &["admin", "watcher"],
+        EventBody::GrantIssued(grant) if grant.source == GrantSource::Allotment => &["admin", "watcher"],
+        EventBody::GrantIssued(grant) if grant.source == GrantSource::Promo => &["admin", "gateway"],
         EventBody::NetworkOpened(_) | EventBody::WriterChanged(_) => &["writer"],
         EventBody::GrantExpired(_) | EventBody::HoldExpired(_) => &["writer", "gateway"],
         EventBody::RateCardPublished(_)
@@ -108,6 +110,19 @@ fn duty(body: &EventBody) -> &'static [&'static str] {
         }
         EventBody::BatchConfirmed(_) | EventBody::BatchFailed(_) => &["settler", "watcher"],
         EventBody::CheckpointAnchored(_) => &["settler", "watcher"],
+        // They follow from the event beside them.
+        EventBody::BountyPaid(_)
+        | EventBody::BountyTakenBack(_)
+        | EventBody::PayoutCutStarted(_)
+        | EventBody::JobShareSet(_) => &[],
+        EventBody::EconomyPublished(_) | EventBody::FallbackMarked(_) => &["admin"],
+        EventBody::AllotmentDayOpened(_) | EventBody::StakeAllotted(_) => &["watcher", "admin"],
+        EventBody::SignUpCredited(_) => &["gateway", "admin"],
+        EventBody::BountyPublished(_) | EventBody::UptimeNoted(_) | EventBody::ServiceMeasured(_) => {
+            &["gateway", "admin"]
+        }
+        EventBody::OperatorStruck(_) => &["verifier", "admin"],
+        EventBody::TreasuryEpochClosed(_) | EventBody::TreasuryEpochPaid(_) => &["settler", "watcher"],
     }
 }
 

@@ -4,7 +4,7 @@
 use crate::idempotency::KEY_AHEAD_US_MAX;
 use crate::state::State;
 use crate::{
-    accounts, batches, books, captures, credit_lines, deposits, earnings, grants, holds, jobs, moves, nodes,
+    accounts, batches, books, captures, credit_lines, deposits, earnings, economy, grants, holds, jobs, moves, nodes,
     rates, spend_caps, vouchers,
 };
 use protocol::event::account::AccountKind;
@@ -82,6 +82,7 @@ pub fn apply(state: &mut State, event: &Event) -> Result<(), ApplyError> {
     }
     state.books.book(event)?;
     apply_body(state, event)?;
+    economy::note(state, &event.header, &event.body)?;
     state.keys.note(&event.header)?;
     state.next_leaf += 1;
     state.time_us = event.header.time_us;
@@ -175,6 +176,21 @@ fn apply_body(state: &mut State, event: &Event) -> Result<(), ApplyError> {
         EventBody::PayoutClaimed(e) => batches::apply_claimed(state, e),
         EventBody::BatchReplaced(e) => batches::apply_replaced(state, e),
         EventBody::SolvencyChecked(e) => deposits::apply_solvency(state, e),
+        EventBody::EconomyPublished(e) => economy::apply_published(state, header, e),
+        EventBody::AllotmentDayOpened(e) => economy::allotment::apply_opened(state, e),
+        EventBody::StakeAllotted(e) => economy::allotment::apply_allotted(state, e),
+        EventBody::SignUpCredited(e) => economy::sign_up::apply(state, header, e),
+        EventBody::BountyPublished(e) => economy::bounties::apply_published(state, e),
+        EventBody::BountyPaid(e) => economy::bounties::apply_paid(state, header, e),
+        EventBody::BountyTakenBack(e) => economy::bounties::apply_taken_back(state, e),
+        EventBody::PayoutCutStarted(e) => economy::conduct::apply_cut(state, e),
+        EventBody::JobShareSet(e) => economy::conduct::apply_share(state, header, e),
+        EventBody::FallbackMarked(e) => economy::conduct::apply_fallback(state, e),
+        EventBody::UptimeNoted(e) => economy::conduct::apply_uptime(state, header, e),
+        EventBody::OperatorStruck(e) => economy::conduct::apply_struck(state, e),
+        EventBody::ServiceMeasured(e) => economy::packages::apply(state, e),
+        EventBody::TreasuryEpochClosed(e) => economy::treasury::apply_closed(state, e),
+        EventBody::TreasuryEpochPaid(e) => economy::treasury::apply_paid(state, e),
     }
 }
 

@@ -7,6 +7,7 @@ use crate::books::BookKey;
 use crate::command::{Capture, ReverseCapture};
 use crate::decide::{Legs, Plan};
 use crate::deposits::QueuedCapture;
+use crate::economy::{bounties, conduct};
 use crate::grants::{self, Need, Paper};
 use crate::holds;
 use crate::jobs::{self, Dispatch, Job, JobState, Part};
@@ -52,10 +53,21 @@ pub(crate) fn decide_capture(plan: &mut Plan, command: &Capture) -> Result<(), R
         jobs::pinned_rate(state, job).expect("a hold is pinned to a published card that has its model");
     let output_units = check_part(command, job)?;
     let bill = bill(plan, command, job, rate, output_units)?;
-    let event = part_event(plan, command, job, &attempt, bill, rate)?;
+    let (share_ppm, share_set) = conduct::share(plan, job, &attempt, rate.operator_share_ppm);
+    let event = part_event(plan, command, job, &attempt, bill, share_ppm)?;
     let legs = capture_legs(plan, job, &attempt, &event)?;
+    let bounty = bounties::due(plan, job, &attempt, &rate.model, &event);
+    if let Some(share_set) = share_set {
+        plan.emit(share_set);
+    }
     plan.emit_with(event, legs);
-    Ok(())
+    match bounty {
+        Some(bounty) => {
+            let owner = state.operators[attempt.operator].account_no;
+            bounties::plan_paid(plan, owner, job.asset, bounty)
+        }
+        None => Ok(()),
+    }
 }
 
 fn stays_open(part: Option<CapturePart>) -> bool {
@@ -147,18 +159,17 @@ fn part_event(
     job: &Job,
     attempt: &Dispatch,
     bill: Bill,
-    rate: &ModelRate,
+    share_ppm: u32,
 ) -> Result<UsageCaptured, Refusal> {
     let state = plan.state;
     let cost = Amount(bill.total.0 - job.charged());
     let beyond: i128 = bill.beyond.iter().map(|slice| slice.amount.0).sum();
     let mut slices = consume(job, cost.0 - beyond);
     slices.extend(bill.beyond);
-    let carry_key =
-        CarryKey { operator: attempt.operator, asset: job.asset, share_ppm: rate.operator_share_ppm };
+    let carry_key = CarryKey { operator: attempt.operator, asset: job.asset, share_ppm };
     let carry = state.carries.get(&carry_key).copied().unwrap_or_default();
     let overflow = || Refusal::Overflow { what: "operator share" };
-    let share = splits::operator_share(carry, rate.operator_share_ppm, cost).ok_or_else(overflow)?;
+    let share = splits::operator_share(carry, share_ppm, cost).ok_or_else(overflow)?;
     splits::spread(share, cost, slices.iter().map(|slice| slice.amount)).ok_or_else(overflow)?;
     let (input_before, output_before) = job.billed();
     Ok(UsageCaptured {
@@ -273,7 +284,7 @@ pub(crate) fn decide_reverse(plan: &mut Plan, command: &ReverseCapture) -> Resul
         platform_share: Amount(platform),
     };
     plan.emit_with(event, legs);
-    Ok(())
+    bounties::plan_back(plan, job)
 }
 
 /// A charge that a wallet paid must still wait, whole, in the wallet's queue.
@@ -300,7 +311,8 @@ pub(crate) fn apply_captured(
     if state.operators[operator].id != event.operator {
         return Err(ApplyError::Impossible("a charge pays the operator of its attempt"));
     }
-    let (asset, share_ppm, cap_key) = (job.asset, rate.operator_share_ppm, job.cap_key());
+    let share_ppm = state.economy.share_of(job.id, &event.operator).unwrap_or(rate.operator_share_ppm);
+    let (asset, cap_key) = (job.asset, job.cap_key());
     check_event(job, event)?;
     let beyond = event.beyond_hold.unwrap_or_default().0;
     if stays_open(event.part) {
@@ -460,11 +472,13 @@ pub(crate) fn apply_reversed(
     let job = job.clone();
     let rate =
         jobs::pinned_rate(state, &job).ok_or(ApplyError::Impossible("a job without a pinned price"))?;
-    let share_ppm = rate.operator_share_ppm;
+    let card_share_ppm = rate.operator_share_ppm;
     earnings::apply_recalled(state, &job)?;
     for part in &job.parts() {
-        let carry =
-            state.carries.entry(CarryKey { operator: job.operator_of(part), asset, share_ppm }).or_default();
+        let operator = job.operator_of(part);
+        let own = state.economy.share_of(job.id, &state.operators[operator].id);
+        let share_ppm = own.unwrap_or(card_share_ppm);
+        let carry = state.carries.entry(CarryKey { operator, asset, share_ppm }).or_default();
         carry.gross.0 -= part.cost.0;
         carry.paid.0 -= part.operator_share.0;
         refund(state, header, event.job, part)?;

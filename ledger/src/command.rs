@@ -1,12 +1,17 @@
 //! Commands: what somebody asks the ledger to do. Ids are the caller's, so that a repeated command is the same command.
 //! Time is not a field: the writer brings it. Must not: rules (they stand with their feature).
 
+mod economy;
+
+pub use economy::*;
+
 use minicbor::{Decode, Encode};
 use protocol::amount::Amount;
 use protocol::asset::{AssetId, VaultRef};
 use protocol::event::account::SpendAuthorised;
 use protocol::event::batch::{BatchReplaced, BatchSubmitted, Rail};
 use protocol::event::chain::{CheckpointAnchored, DepositKey, ExitCancelled, ExitRequested, VaultRegistered};
+use protocol::event::economy::{EconomyPublished, FallbackMarked, TreasuryEpochPaid, UptimeNoted};
 use protocol::event::grant::{Backing, GrantSource};
 use protocol::event::hold::VoidReason;
 use protocol::event::job::{CapturePart, Outcome};
@@ -142,6 +147,28 @@ command_bodies! {
     75 RecordReplacement(BatchReplaced),
     /// Compare a vault's holdings with what it owes.
     76 CheckSolvency(CheckSolvency),
+    /// Publish the rules of the economies.
+    80 PublishEconomy(EconomyPublished),
+    /// Compute and open a day's pool.
+    81 OpenAllotmentDay(OpenAllotmentDay),
+    /// Give stakers their parts of the day.
+    82 AllotStakes(AllotStakes),
+    /// Give a new account its sign-up credit.
+    83 GrantSignUp(GrantSignUp),
+    /// Publish what serving a model earns more, from what was measured.
+    84 PublishBounty(PublishBounty),
+    /// Say that an operator is the project's fallback hardware, or is not any more.
+    85 MarkFallback(FallbackMarked),
+    /// Book probes and online time of an operator.
+    86 NoteUptime(UptimeNoted),
+    /// A job did not stand up to verification.
+    87 StrikeOperator(StrikeOperator),
+    /// Book how a package was served on a day.
+    88 MeasureService(MeasureService),
+    /// Fix what the treasury owes workers.
+    89 CloseTreasuryEpoch(CloseTreasuryEpoch),
+    /// The treasury paid it.
+    90 RecordTreasuryPayment(TreasuryEpochPaid),
 }
 
 /// See [`CommandBody::ChangeWriter`].

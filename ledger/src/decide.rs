@@ -8,7 +8,7 @@ use crate::fingerprint::fingerprint;
 use crate::refusal::Refusal;
 use crate::state::State;
 use crate::{
-    batches, captures, credit_lines, deposits, earnings, grants, holds, idempotency, jobs, moves, nodes,
+    batches, captures, credit_lines, deposits, earnings, economy, grants, holds, idempotency, jobs, moves, nodes,
     rates, spend_caps, timers, vouchers,
 };
 use protocol::amount::Amount;
@@ -117,7 +117,10 @@ fn plan_body(plan: &mut Plan, body: &CommandBody) -> Result<(), Refusal> {
         CommandBody::SetCreditLine(c) => credit_lines::decide_set(plan, c),
         CommandBody::RepayCredit(c) => credit_lines::decide_repay(plan, c),
         CommandBody::MoveCredit(c) => moves::decide(plan, c),
-        CommandBody::TakeEarnings(c) => earnings::decide_take(plan, c),
+        CommandBody::TakeEarnings(c) => {
+            economy::conduct::check_reserve(plan, c)?;
+            earnings::decide_take(plan, c)
+        }
         CommandBody::ExtendHold(c) => holds::decide_extend(plan, c),
         CommandBody::AuthoriseSpending(c) => deposits::decide_authorise(plan, c),
         CommandBody::ConfirmDeposit(c) => deposits::decide_confirm(plan, c),
@@ -146,6 +149,17 @@ fn plan_body(plan: &mut Plan, body: &CommandBody) -> Result<(), Refusal> {
         CommandBody::ConfirmBatch(c) => batches::decide_confirm(plan, c),
         CommandBody::FailBatch(c) => batches::decide_fail(plan, c),
         CommandBody::RecordClaim(c) => batches::decide_claim(plan, c),
+        CommandBody::PublishEconomy(c) => economy::decide_publish(plan, c),
+        CommandBody::OpenAllotmentDay(c) => economy::allotment::decide_open(plan, c),
+        CommandBody::AllotStakes(c) => economy::allotment::decide_allot(plan, c),
+        CommandBody::GrantSignUp(c) => economy::sign_up::decide(plan, c),
+        CommandBody::PublishBounty(c) => economy::bounties::decide_publish(plan, c),
+        CommandBody::MarkFallback(c) => economy::conduct::decide_fallback(plan, c),
+        CommandBody::NoteUptime(c) => economy::conduct::decide_uptime(plan, c),
+        CommandBody::StrikeOperator(c) => economy::conduct::decide_strike(plan, c),
+        CommandBody::MeasureService(c) => economy::packages::decide(plan, c),
+        CommandBody::CloseTreasuryEpoch(c) => economy::treasury::decide_close(plan, c),
+        CommandBody::RecordTreasuryPayment(c) => economy::treasury::decide_paid(plan, c),
     }
 }
 
@@ -268,7 +282,10 @@ fn check_size(event: &Event) -> Result<(), Refusal> {
         | NodeRegistered(_)
         | BatchClosed(_)
         | BatchFailed(_)
-        | LedgerAccountsOpened(_) => true,
+        | LedgerAccountsOpened(_)
+        | EconomyPublished(_)
+        | OperatorStruck(_)
+        | TreasuryEpochClosed(_) => true,
         HoldPlaced(e) => legs_bytes_max(event, e.slices.len()) > EVENT_BYTES_MAX,
         HoldExtended(e) => legs_bytes_max(event, e.slices.len()) > EVENT_BYTES_MAX,
         UsageCaptured(e) => legs_bytes_max(event, e.slices.len()) > EVENT_BYTES_MAX,
@@ -304,7 +321,19 @@ fn check_size(event: &Event) -> Result<(), Refusal> {
         | BatchConfirmed(_)
         | BatchReplaced(_)
         | SolvencyChecked(_)
-        | PayoutClaimed(_) => false,
+        | PayoutClaimed(_)
+        | AllotmentDayOpened(_)
+        | StakeAllotted(_)
+        | SignUpCredited(_)
+        | BountyPublished(_)
+        | BountyPaid(_)
+        | BountyTakenBack(_)
+        | PayoutCutStarted(_)
+        | JobShareSet(_)
+        | FallbackMarked(_)
+        | UptimeNoted(_)
+        | ServiceMeasured(_)
+        | TreasuryEpochPaid(_) => false,
     };
     if open_ended && let Err(codec::CodecError::TooLarge { bytes }) = codec::encode_event(event) {
         return Err(Refusal::EventTooLarge { bytes: bytes as u64 });

@@ -302,6 +302,16 @@ pub(crate) fn decide_issue(plan: &mut Plan, command: &IssueGrant) -> Result<(), 
         expires_us: command.expires_us,
         backing: command.backing,
     };
+    plan_filled(plan, account, event)
+}
+
+/// Adds a filled bucket whose figures were decided.
+pub(crate) fn plan_issued(plan: &mut Plan, event: GrantIssued) -> Result<(), Refusal> {
+    let account = open_account(plan.state, event.account)?;
+    plan_filled(plan, account, event)
+}
+
+fn plan_filled(plan: &mut Plan, account: AccountNo, event: GrantIssued) -> Result<(), Refusal> {
     let customer = BookKey::new(account, customer_kind(event.source), event.asset);
     let mut legs = Legs::default();
     plan.post(&mut legs, BookKey::system(AccountKind::PromoExpense, event.asset), event.amount.0)?;

@@ -25,7 +25,8 @@ pub fn check(state: &State) -> Result<(), String> {
     vaults_cover_deposits(state)?;
     spending_is_counted(state)?;
     credit_lines_are_mirrored(state)?;
-    jobs_stay_while_needed(state)
+    jobs_stay_while_needed(state)?;
+    crate::economy::views::broken_promise(state).map_or(Ok(()), |broken| Err(broken.to_owned()))
 }
 
 /// Open holds that count are the caps' held figures, and charges of jobs still here are within what was counted.
@@ -209,6 +210,13 @@ fn operators_earnings(state: &State) -> Result<(), String> {
         *accrued.entry((*owner, asset)).or_default() += payee.covered.0 - units(payee.closed_units);
         *settling.entry((*owner, asset)).or_default() += units(payee.closed_units - payee.confirmed_units);
         *payable.entry((*owner, asset)).or_default() += units(payee.confirmed_units - payee.claimed_units);
+    }
+    if let Some(open) = &state.economy.treasury.open {
+        let unit = state.vault_unit(open.asset).unwrap_or(0);
+        for payout in &open.payouts {
+            let owner = state.accounts.find(&payout.account).ok_or("a payee without an account")?;
+            *settling.entry((owner, open.asset)).or_default() += i128::from(payout.added_units) * unit;
+        }
     }
     for (key, row) in state.books.rows() {
         let expected = match key.kind {

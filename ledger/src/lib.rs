@@ -15,6 +15,7 @@ mod credit_lines;
 mod decide;
 pub mod deposits;
 mod earnings;
+pub mod economy;
 mod fingerprint;
 pub mod grants;
 pub mod holds;

@@ -5,6 +5,7 @@ use crate::accounts::{AccountNo, open_account};
 use crate::apply::ApplyError;
 use crate::command::RetireNode;
 use crate::decide::Plan;
+use crate::economy::conduct;
 use crate::preset::NAME_BYTES_MAX;
 use crate::refusal::Refusal;
 use crate::state::State;
@@ -114,6 +115,7 @@ pub(crate) fn serving<'a>(state: &'a State, node: NodeId, model: &str) -> Result
     if row.models.binary_search_by(|name| name.as_str().cmp(model)).is_err() {
         return Err(Refusal::ModelNotServed { node, model: model.to_owned() });
     }
+    conduct::check_dispatch(state, &row.operator)?;
     Ok(row)
 }
 
@@ -155,6 +157,7 @@ pub(crate) fn decide_register_node(plan: &mut Plan, command: &NodeRegistered) ->
         return Err(Refusal::NodeInvalid { detail: "slots must be at least 1" });
     }
     plan.emit(command.clone());
+    conduct::plan_switch(plan, command);
     Ok(())
 }
 

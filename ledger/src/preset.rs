@@ -1,6 +1,10 @@
 //! Presets: what a network is, as a typed file. `src` parses the TOML; here are its fields, their checks, and the
 //! commands it becomes. Unknown keys are refused by the parser.
 
+mod economy;
+
+pub use economy::*;
+
 use protocol::amount::Amount;
 use protocol::asset::{Asset, AssetId, VAULT_SCALE};
 use protocol::codec;
@@ -64,6 +68,38 @@ pub struct Preset {
     pub settings: PresetSettings,
     /// The first rate card.
     pub rate_card: PresetRateCard,
+    /// Allotments, sign-up credit, bounties, conduct, packages.
+    pub economy: Option<PresetEconomy>,
+    /// What stands on the chain beside the vault.
+    pub chain: Option<PresetChain>,
+}
+
+/// Stake, votes, treasury and packages on the chain.
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PresetChain {
+    /// Seconds between the start of an unbonding and its payment.
+    pub unbond_delay_s: u32,
+    /// Seconds between a proposal and its snapshot.
+    pub voting_delay_s: u32,
+    /// Seconds that a vote takes.
+    pub voting_period_s: u32,
+    /// Percent of all stake that must take part.
+    pub quorum_percent: u8,
+    /// The package on the price list, if any.
+    pub package: Option<PresetPackage>,
+}
+
+/// A package that is sold on the chain.
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PresetPackage {
+    /// Its price in whole stable tokens.
+    pub price: String,
+    /// Whole credits that it gives.
+    pub credits: String,
+    /// For so many seconds.
+    pub validity_s: u32,
 }
 
 /// One asset of a preset.
@@ -120,14 +156,45 @@ pub struct PresetRate {
     pub proof_class: PresetProofClass,
     /// Symbol of the asset prices are in.
     pub asset: String,
-    /// Decimal text in whole units of the asset; the price of `per_units` tokens.
+    /// What is counted.
+    #[serde(default)]
+    pub unit: PresetUnit,
+    /// Decimal text in whole units of the asset; the price of `per_units` units.
     pub price: String,
+    /// What `per_units` units cost an operator, in whole units of the asset: its share must cover it.
+    pub cost: Option<String>,
     /// The price's denominator.
     pub per_units: u64,
     /// The operator's share, millionths.
     pub operator_share_ppm: u32,
     /// Longest prompt plus output.
     pub context_tokens: u32,
+}
+
+/// [`Unit`] as a preset writes it.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PresetUnit {
+    /// Input plus output tokens.
+    #[default]
+    Token,
+    /// Generated images.
+    Image,
+    /// Seconds of audio.
+    Second,
+    /// Calls.
+    Request,
+}
+
+impl From<PresetUnit> for Unit {
+    fn from(unit: PresetUnit) -> Unit {
+        match unit {
+            PresetUnit::Token => Unit::Token,
+            PresetUnit::Image => Unit::Image,
+            PresetUnit::Second => Unit::Second,
+            PresetUnit::Request => Unit::Request,
+        }
+    }
 }
 
 /// [`ProofClass`] as a preset writes it.
@@ -203,7 +270,7 @@ impl Preset {
                     PresetProofClass::Attested => ProofClass::Attested,
                 },
                 asset: AssetId(at as u32),
-                unit: Unit::Token,
+                unit: rate.unit.into(),
                 price,
                 per_units: rate.per_units,
                 operator_share_ppm: rate.operator_share_ppm,
@@ -214,6 +281,50 @@ impl Preset {
         Ok(RateCard { version: 1, effective_us: 0, headroom_ppm: self.rate_card.headroom_ppm, models })
     }
 }
+
+impl Preset {
+    /// What the parser cannot see: shares that leave no headroom, prices below cost, economies that cannot work.
+    pub fn check(&self) -> Result<(), PresetError> {
+        self.network("check")?;
+        self.rate_card(|_| Some(ModelHashes { weights: NO_HASH, tokenizer: NO_HASH, template: NO_HASH }))?;
+        for (place, rate) in self.rate_card.models.iter().enumerate() {
+            self.check_rate(place, rate)?;
+        }
+        self.economy().map(|_| ())
+    }
+
+    fn check_rate(&self, place: usize, rate: &PresetRate) -> Result<(), PresetError> {
+        let outside = |name: &str, expected, given| {
+            Err(PresetError::OutOfBounds { field: format!("rate_card.models[{place}].{name}"), expected, given })
+        };
+        if rate.per_units == 0 {
+            return outside("per_units", "at least 1", "0".to_owned());
+        }
+        let (share, headroom) = (rate.operator_share_ppm, self.rate_card.headroom_ppm);
+        if u64::from(share) + u64::from(headroom) > 1_000_000 {
+            let sum = u64::from(share) + u64::from(headroom);
+            let given = format!("{share} + {headroom} = {sum} ppm");
+            return outside("operator_share_ppm", "with headroom_ppm at most 1000000 ppm, the whole price", given);
+        }
+        let Some(cost) = &rate.cost else { return Ok(()) };
+        let asset = self.assets.iter().find(|asset| asset.symbol == rate.asset);
+        let scale = asset.map_or(0, |asset| asset.ledger_scale);
+        let amounts = (Amount::parse_decimal(&rate.price, scale), Amount::parse_decimal(cost, scale));
+        let (Ok(price), Ok(cost_amount)) = amounts else {
+            return outside("cost", "a decimal with at most the asset's digits, as text", cost.clone());
+        };
+        let paid = price.0.saturating_mul(i128::from(share)) / 1_000_000;
+        if paid < cost_amount.0 {
+            let paid = Amount(paid).to_decimal_string(scale);
+            let given = format!("{} x {share} ppm = {paid} for {} units that cost {cost}", rate.price, rate.per_units);
+            return outside("price", "a rate whose operator's share covers the cost", given);
+        }
+        Ok(())
+    }
+}
+
+/// Stands for a file's hash where only prices are looked at.
+const NO_HASH: Hash32 = Hash32([0; 32]);
 
 /// Checks what a network opens with.
 pub fn check_network(network: &NetworkOpened) -> Result<(), PresetError> {

@@ -3,6 +3,7 @@
 use crate::apply::ApplyError;
 use crate::command::{ChangeWriter, PublishRateCard};
 use crate::decide::Plan;
+use crate::economy;
 use crate::preset;
 use crate::refusal::Refusal;
 use crate::state::State;
@@ -68,6 +69,9 @@ pub(crate) fn decide_publish(plan: &mut Plan, command: &PublishRateCard) -> Resu
     }
     for rate in &card.models {
         check_rate(plan.state, card, rate)?;
+    }
+    if let Some(highest) = economy::bounties::highest(plan.state) {
+        economy::bounties::check_card(card, highest)?;
     }
     plan.emit(RateCardPublished { card: card.clone(), hash: card.hash() });
     Ok(())

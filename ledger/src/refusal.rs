@@ -386,6 +386,45 @@ refusals! {
     /// An attempt is paid for its own output.
     231 "outside_cut" OutsideCut { attempt: u32, given: u64, from: u64, until: Option<u64> }
         "attempt {attempt} is paid from output unit {from} to {until:?} of the job and {given} were counted: count to the end of its own";
+    /// An economy that the network's rules do not have.
+    260 "economy_absent" EconomyAbsent { part: &'static str }
+        "this network has no rules for {part}: publish them first, or use a network that has";
+    /// Rules that cannot work.
+    261 "economy_invalid" EconomyInvalid { detail: String }
+        "these rules cannot work: {detail}";
+    /// Days are opened one after the other.
+    262 "allotment_day_wrong" AllotmentDayWrong { given: u64, today: u64, detail: &'static str }
+        "day {given} (today is {today}): {detail}";
+    /// An account and a wallet have one part a day.
+    263 "stake_twice" StakeTwice { account: AccountId, wallet: EvmAddress }
+        "account {account} or wallet {wallet} has its part of the day already";
+    /// Stakes add up to all stake at most.
+    264 "stake_above_total" StakeAboveTotal { seen_units: u64, total_units: u64 }
+        "stakes of {seen_units} units were seen and all stake is {total_units}: read them at the day's block";
+    /// A linked wallet's stake is its account's.
+    265 "stake_of_another" StakeOfAnother { wallet: EvmAddress, account: AccountId }
+        "wallet {wallet} is linked to account {account}: allot its stake there";
+    /// Once an account.
+    266 "sign_up_twice" SignUpTwice { account: AccountId }
+        "account {account} has had its sign-up credit";
+    /// The published budget.
+    267 "sign_up_exhausted" SignUpExhausted { needed: Amount, left: Amount, period: &'static str }
+        "sign-up credit is {} base units and {} of the budget are left {period}: top up instead", needed.0, left.0;
+    /// Verification failed too often.
+    268 "operator_banned" OperatorBanned { operator: OperatorId }
+        "operator {operator} failed verification too often and gets no more jobs: choose another node";
+    /// The rolling reserve.
+    269 "earnings_reserved" EarningsReserved { asked: Amount, takeable: Amount, reserve: Amount }
+        "{} base units were asked for and {} can be taken now: {} of what was earned lately stays until it could be verified", asked.0, takeable.0, reserve.0;
+    /// A strike is for an undone charge.
+    270 "strike_refused" StrikeRefused { job: JobId, detail: &'static str }
+        "no strike for job {job}: {detail}";
+    /// A package's level is measured once a day.
+    271 "service_refused" ServiceRefused { package: GrantId, detail: &'static str }
+        "the service of bucket {} cannot be booked: {detail}", package.0;
+    /// The treasury pays epoch by epoch.
+    272 "treasury_refused" TreasuryRefused { detail: &'static str }
+        "the treasury's epoch: {detail}";
 }
 
 #[cfg(test)]

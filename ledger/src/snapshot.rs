@@ -11,8 +11,8 @@ use std::io;
 const WHAT: &str = "ledger snapshot";
 
 /// The layout of today's snapshots; another one is refused and rebuilt from the log. Version 2: keys in byte strings, jobs
-/// without what follows from their holds, plain ones in byte strings.
-pub const SNAPSHOT_VERSION: u32 = 2;
+/// without what follows from their holds, plain ones in byte strings. Version 3: the economies.
+pub const SNAPSHOT_VERSION: u32 = 3;
 
 /// The version, then canonical CBOR of the whole state.
 pub fn write(state: &State) -> Vec<u8> {

@@ -8,6 +8,7 @@ use crate::books::Books;
 use crate::credit_lines::CreditLine;
 use crate::deposits::Deposit;
 use crate::earnings::{Earning, EarningKey};
+use crate::economy::Economy;
 use crate::grants::{Grant, Grants};
 use crate::idempotency::Keys;
 use crate::jobs::{JobNo, JobState, Jobs};
@@ -92,6 +93,8 @@ pub struct State {
     pub(crate) spend_caps: BTreeMap<CapKey, SpendCap>,
     #[n(28)]
     pub(crate) credit_lines: BTreeMap<(AccountNo, AssetId), CreditLine>,
+    #[n(29)]
+    pub(crate) economy: Economy,
     /// Follow from jobs and grants.
     #[cbor(skip)]
     pub(crate) timers: Timers,
@@ -144,6 +147,7 @@ impl State {
             keys: Keys::default(),
             spend_caps: BTreeMap::new(),
             credit_lines: BTreeMap::new(),
+            economy: Economy::default(),
             timers: Timers::default(),
         }
     }
@@ -219,6 +223,7 @@ impl State {
             keys: self.keys.share(),
             spend_caps: self.spend_caps.clone(),
             credit_lines: self.credit_lines.clone(),
+            economy: self.economy.clone(),
             timers: self.timers.clone(),
         }
     }

@@ -2,6 +2,7 @@
 //! the events it belongs with. For `ledger describe`, pages and statements. Must not: read the log (`Finder` does).
 
 mod charge;
+mod economy;
 mod money;
 mod network;
 mod words;
@@ -105,6 +106,10 @@ impl Teller<'_> {
             | BatchReplaced(_) | SolvencyChecked(_) => money::sentence(self),
             HoldPlaced(_) | HoldVoided(_) | HoldExpired(_) | HoldExtended(_) | JobDispatched(_)
             | UsageCaptured(_) | CaptureReversed(_) => charge::sentence(self),
+            EconomyPublished(_) | AllotmentDayOpened(_) | StakeAllotted(_) | SignUpCredited(_)
+            | BountyPublished(_) | BountyPaid(_) | BountyTakenBack(_) | PayoutCutStarted(_)
+            | JobShareSet(_) | FallbackMarked(_) | UptimeNoted(_) | OperatorStruck(_)
+            | ServiceMeasured(_) | TreasuryEpochClosed(_) | TreasuryEpochPaid(_) => economy::sentence(self),
         }
     }
 

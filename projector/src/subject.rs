@@ -122,6 +122,23 @@ pub fn belongs_to(body: &EventBody) -> Vec<Subject> {
         BatchReplaced(e) => vec![Subject::Batch(e.batch)],
         SolvencyChecked(e) => vec![Subject::Vault(e.vault)],
         PayoutClaimed(_) => vec![],
+        EconomyPublished(_) | AllotmentDayOpened(_) | BountyPublished(_) => vec![],
+        StakeAllotted(e) => {
+            [Some(Subject::Account(e.account)), e.grant.map(Subject::Grant)].into_iter().flatten().collect()
+        }
+        SignUpCredited(e) => vec![Subject::Account(e.account), Subject::Grant(e.grant)],
+        BountyPaid(e) => vec![Subject::Job(e.job)],
+        BountyTakenBack(e) => vec![Subject::Job(e.job)],
+        PayoutCutStarted(e) => vec![Subject::Operator(e.operator), Subject::Node(e.node)],
+        JobShareSet(e) => vec![Subject::Job(e.job)],
+        FallbackMarked(e) => vec![Subject::Operator(e.operator)],
+        UptimeNoted(e) => vec![Subject::Operator(e.operator)],
+        OperatorStruck(e) => vec![Subject::Operator(e.operator), Subject::Job(e.job)],
+        ServiceMeasured(e) => {
+            [Some(Subject::Grant(e.package)), e.grant.map(Subject::Grant)].into_iter().flatten().collect()
+        }
+        TreasuryEpochClosed(e) => vec![Subject::Batch(e.batch)],
+        TreasuryEpochPaid(e) => vec![Subject::Batch(e.batch)],
     }
 }
 

@@ -106,7 +106,22 @@ fn since_version(body: &EventBody) -> u32 {
         | EventBody::EarningsTaken(_)
         | EventBody::HoldExtended(_)
         | EventBody::BatchReplaced(_)
-        | EventBody::SolvencyChecked(_) => true,
+        | EventBody::SolvencyChecked(_)
+        | EventBody::EconomyPublished(_)
+        | EventBody::AllotmentDayOpened(_)
+        | EventBody::StakeAllotted(_)
+        | EventBody::SignUpCredited(_)
+        | EventBody::BountyPublished(_)
+        | EventBody::BountyPaid(_)
+        | EventBody::BountyTakenBack(_)
+        | EventBody::PayoutCutStarted(_)
+        | EventBody::JobShareSet(_)
+        | EventBody::FallbackMarked(_)
+        | EventBody::UptimeNoted(_)
+        | EventBody::OperatorStruck(_)
+        | EventBody::ServiceMeasured(_)
+        | EventBody::TreasuryEpochClosed(_)
+        | EventBody::TreasuryEpochPaid(_) => true,
         EventBody::NetworkOpened(e) => e.settings.capture_tolerance_ppm.is_some(),
         EventBody::HoldPlaced(e) => e.spender.is_some(),
         EventBody::UsageCaptured(e) => e.part.is_some() || e.beyond_hold.is_some(),

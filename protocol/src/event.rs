@@ -4,6 +4,7 @@
 pub mod account;
 pub mod batch;
 pub mod chain;
+pub mod economy;
 pub mod grant;
 pub mod hold;
 pub mod job;
@@ -16,7 +17,7 @@ use crate::id::{AccountId, IdempotencyKey, OperatorId};
 use minicbor::{Decode, Encode};
 use serde::Serialize;
 
-/// The version of the event layout that is written today. Version 2 added kinds 14-16, 32, 33, 43, 75 and 76 and the trailing
+/// The version of the event layout that is written today. Version 2 added kinds 14-16, 32, 33, 43 and 75-91 and the trailing
 /// optional fields of `Settings`, `HoldPlaced` and `UsageCaptured`; version 1 is read for ever (`codec::decode_event`).
 pub const EVENT_VERSION: u32 = 2;
 
@@ -239,4 +240,34 @@ bodies! {
     75 BatchReplaced = "batch_replaced" (batch::BatchReplaced),
     /// A vault's holdings were compared with what it owes.
     76 SolvencyChecked = "solvency_checked" (chain::SolvencyChecked),
+    /// The rules of the economies came into force.
+    77 EconomyPublished = "economy_published" (economy::EconomyPublished),
+    /// A day's pool was computed and opened.
+    78 AllotmentDayOpened = "allotment_day_opened" (economy::AllotmentDayOpened),
+    /// A staker got its part of the day.
+    79 StakeAllotted = "stake_allotted" (economy::StakeAllotted),
+    /// A new account got its sign-up credit.
+    80 SignUpCredited = "sign_up_credited" (economy::SignUpCredited),
+    /// Serving a model earns more for a while.
+    81 BountyPublished = "bounty_published" (economy::BountyPublished),
+    /// The platform paid a bounty from its own share.
+    82 BountyPaid = "bounty_paid" (economy::BountyPaid),
+    /// A bounty went back with its charge.
+    83 BountyTakenBack = "bounty_taken_back" (economy::BountyTakenBack),
+    /// An operator switched models: its share is cut for a while.
+    84 PayoutCutStarted = "payout_cut_started" (economy::PayoutCutStarted),
+    /// A job's charges are split by another share than the card's.
+    85 JobShareSet = "job_share_set" (economy::JobShareSet),
+    /// An operator is fallback hardware, or is not any more.
+    86 FallbackMarked = "fallback_marked" (economy::FallbackMarked),
+    /// Probes and online time of an operator.
+    87 UptimeNoted = "uptime_noted" (economy::UptimeNoted),
+    /// An operator failed verification.
+    88 OperatorStruck = "operator_struck" (economy::OperatorStruck),
+    /// A package's service level of a day.
+    89 ServiceMeasured = "service_measured" (economy::ServiceMeasured),
+    /// What the treasury owes workers was fixed.
+    90 TreasuryEpochClosed = "treasury_epoch_closed" (economy::TreasuryEpochClosed),
+    /// The treasury paid it.
+    91 TreasuryEpochPaid = "treasury_epoch_paid" (economy::TreasuryEpochPaid),
 }

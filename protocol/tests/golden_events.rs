@@ -7,6 +7,7 @@ use protocol::codec::{CodecError, decode_event, encode_event};
 use protocol::event::account::*;
 use protocol::event::batch::*;
 use protocol::event::chain::*;
+use protocol::event::economy::*;
 use protocol::event::grant::*;
 use protocol::event::hold::*;
 use protocol::event::job::*;
@@ -44,6 +45,150 @@ fn card() -> RateCard {
             context_tokens: 8_192,
         }],
     }
+}
+
+fn economy_rules() -> EconomyPublished {
+    let (asset, models) = (AssetId(0), vec!["SmolLM2-135M-Instruct".to_owned()]);
+    EconomyPublished {
+        version: 1,
+        day_us: 86_400_000_000,
+        allotment: Some(AllotmentRules {
+            asset,
+            stake_units_min: 100_000_000,
+            per_token_max: Amount(1_000_000_000),
+            pool_floor: Amount(5_000_000_000),
+            pool_bound: Amount(50_000_000_000),
+            step_ppm: 100_000,
+            revenue_ppm: 500_000,
+            models: models.clone(),
+            concurrency: 2,
+            requests_per_minute: 30,
+        }),
+        sign_up: Some(SignUpRules {
+            asset,
+            amount: Amount(1_000_000),
+            budget: Amount(100_000_000),
+            day_budget: Amount(10_000_000),
+            life_us: 604_800_000_000,
+            models,
+        }),
+        bounties: Some(BountyRules {
+            asset,
+            budget: Amount(1_000_000_000),
+            queue_ms_target: 500,
+            fallback_ppm_target: 50_000,
+            gain_ppm: 100_000,
+            multiplier_ppm_max: 1_200_000,
+            life_us: 21_600_000_000,
+            tiers: vec![TrustTier { age_us: 7, health_ppm: 900_000, multiplier_ppm_max: 1_100_000 }],
+        }),
+        conduct: Some(ConductRules {
+            window_days: 14,
+            ramp_us: 604_800_000_000,
+            ramp_start_ppm: 100_000,
+            uptime_success_us: 3_600_000_000,
+            cut_ppm: 500_000,
+            cut_us: 259_200_000_000,
+            cut_steps: 72,
+            strikes_max: 3,
+            reserve_ppm: 200_000,
+            reserve_days: 3,
+        }),
+        packages: Some(PackageRules {
+            service_ppm_target: 990_000,
+            first_token_ms_max: 2_000,
+            credit_ppm: 100_000,
+            credit_life_us: 2_592_000_000_000,
+            concurrency: 8,
+        }),
+    }
+}
+
+fn economy_bodies() -> Vec<EventBody> {
+    let (job, operator, node) = (JobId([50; 16]), OperatorId([51; 32]), NodeId([52; 16]));
+    let (account, wallet) = (AccountId([53; 16]), EvmAddress([54; 20]));
+    vec![
+        economy_rules().into(),
+        AllotmentDayOpened {
+            day: 20_717,
+            block: 700,
+            block_hash: Word32([55; 32]),
+            stake_units_total: 200_000_000,
+            reserve_units: 25_000_000,
+            revenue_mean_7: Amount(3_571_428_571),
+            usage_mean_7: Amount(11),
+            usage_mean_28: Amount(10),
+            pool_before: Amount(5_000_000_000),
+            ratio_ppm: 1_100_000,
+            pool: Amount(1_785_714_285),
+        }
+        .into(),
+        StakeAllotted {
+            day: 20_717,
+            account,
+            wallet,
+            stake_units: 150_000_000,
+            amount: Amount(1_339_285_713),
+            grant: Some(GrantId(70)),
+        }
+        .into(),
+        StakeAllotted { day: 20_717, account, wallet, stake_units: 5, amount: Amount(0), grant: None }.into(),
+        SignUpCredited { account, grant: GrantId(71), day_left: Amount(9), left: Amount(99) }.into(),
+        BountyPublished {
+            model: "SmolLM2-135M-Instruct".into(),
+            queue_ms: 900,
+            fallback_ppm: 0,
+            multiplier_ppm: 1_080_000,
+            until_us: 1_790_000_000_000_000,
+            budget_left: Amount(1_000_000_000),
+        }
+        .into(),
+        BountyPaid { job, operator, multiplier_ppm: 1_080_000, base: Amount(100), amount: Amount(8) }.into(),
+        BountyTakenBack { job, operator, amount: Amount(8) }.into(),
+        PayoutCutStarted { operator, node, model: "m".into(), cut_ppm: 500_000, until_us: 9 }.into(),
+        JobShareSet {
+            job,
+            operator,
+            card_share_ppm: 800_000,
+            share_ppm: 400_000,
+            reason: ShareReason::Cut,
+        }
+        .into(),
+        FallbackMarked { operator, share_ppm: Some(0) }.into(),
+        FallbackMarked { operator, share_ppm: None }.into(),
+        UptimeNoted { operator, online_us: 3_600_000_000, probes_passed: 3, probes_failed: 1 }.into(),
+        OperatorStruck {
+            operator,
+            job,
+            strikes: 1,
+            banned: false,
+            forfeited: vec![Forfeit {
+                asset: AssetId(0),
+                backing: Backing::Package(77),
+                amount: Amount(500),
+            }],
+        }
+        .into(),
+        ServiceMeasured {
+            package: GrantId(72),
+            day: 20_716,
+            requests: 100,
+            requests_met: 98,
+            spent: Amount(1_000),
+            credit: Amount(100),
+            grant: Some(GrantId(73)),
+        }
+        .into(),
+        TreasuryEpochClosed {
+            batch: BatchId([56; 16]),
+            epoch: 1,
+            day: 20_717,
+            asset: AssetId(0),
+            payouts: vec![Payout { account, address: wallet, cumulative_units: 9, added_units: 4 }],
+        }
+        .into(),
+        TreasuryEpochPaid { batch: BatchId([56; 16]), tx: Word32([57; 32]), block: 701, units: 4 }.into(),
+    ]
 }
 
 fn policy_bodies() -> Vec<EventBody> {
@@ -356,7 +501,7 @@ fn samples() -> Vec<Event> {
         }
         .into(),
     ];
-    let bodies = [bodies.concat(), added.to_vec()].concat();
+    let bodies = [bodies.concat(), added.to_vec(), economy_bodies()].concat();
     let actors = [
         Actor::Writer,
         Actor::Admin,

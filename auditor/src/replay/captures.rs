@@ -7,7 +7,7 @@ use super::holds::{self, Job};
 use super::judge::Judge;
 use super::wallets::Interval;
 use super::world::World;
-use super::{earnings, lines, meters};
+use super::{conduct, earnings, economy, lines, meters};
 use crate::checks::CheckKind;
 use protocol::asset::AssetId;
 use protocol::event::account::AccountKind;
@@ -132,6 +132,7 @@ pub(crate) fn captured(
         holds::end(world, header, id, &mut legs)?;
     }
     share_out(world, judge, header, event, asset, share_ppm, &mut legs)?;
+    economy::charged(world, header, asset, event.cost.0, &event.slices);
     Some(legs)
 }
 
@@ -272,16 +273,18 @@ fn check_charge(
     let cost = cost.saturating_sub(before.cost);
     judge.equal(PRICES, "the charge is the pinned price of the billed tokens", cost, event.cost.0);
     check_beyond(world, judge, job, event, &sums);
-    let key = (event.operator, job.asset, rate.operator_share_ppm);
+    let card = (&event.operator, rate.operator_share_ppm);
+    let share_ppm = conduct::share(world, judge, header, (id, job), card);
+    let key = (event.operator, job.asset, share_ppm);
     let carry = world.carries.get(&key).copied().unwrap_or_default();
-    let due = carry.gross.saturating_add(event.cost.0).checked_mul(i128::from(rate.operator_share_ppm));
+    let due = carry.gross.saturating_add(event.cost.0).checked_mul(i128::from(share_ppm));
     let due = judge.known(CheckKind::Splits, due, "share within 128 bits", carry.gross)?;
     let share = due.div_euclid(1_000_000).saturating_sub(carry.paid).clamp(0, event.cost.0.max(0));
     let given = event.operator_share.0;
     judge.equal(CheckKind::Splits, "the operator's share, cumulative, remainder carried", share, given);
     let rest = event.cost.0.saturating_sub(given);
     judge.equal(CheckKind::Splits, "the platform has the rest", rest, event.platform_share.0);
-    Some(rate.operator_share_ppm)
+    Some(share_ppm)
 }
 
 /// Which part it is, and how many tokens all parts so far bill.

@@ -5,10 +5,11 @@ use super::books::{BookKey, Legs};
 use super::captures::{Charge, spread};
 use super::judge::Judge;
 use super::wallets::Interval;
+use super::conduct;
 use super::world::World;
 use crate::checks::CheckKind;
 use protocol::asset::AssetId;
-use protocol::event::GrantId;
+use protocol::event::{GrantId, Header};
 use protocol::event::account::AccountKind;
 use protocol::event::grant::{Backing, EarningsTaken, GrantIssued};
 use protocol::event::job::UsageCaptured;
@@ -57,8 +58,16 @@ pub(crate) fn opened(world: &mut World, judge: &mut Judge, event: &GrantIssued) 
     judge.require(KIND, "an account's earnings of one backing have one bucket", event.grant.0, || is_new);
 }
 
-pub(crate) fn taken(world: &mut World, judge: &mut Judge, event: &EarningsTaken) -> Option<Legs> {
+pub(crate) fn taken(
+    world: &mut World,
+    judge: &mut Judge,
+    header: &Header,
+    event: &EarningsTaken,
+) -> Option<Legs> {
     const KIND: CheckKind = CheckKind::Grants;
+    if let Some(grant) = world.grants.get(event.grant.0 as usize) {
+        conduct::check_reserve(world, judge, header, (grant.account, grant.asset), event.amount.0);
+    }
     let grant = judge.known(KIND, world.grants.get_mut(event.grant.0 as usize), "grant", event.grant.0)?;
     let (owner, asset) = (grant.account, grant.asset);
     let earned = world.earned.get_mut(&(owner, asset, grant.backing));

@@ -128,6 +128,7 @@ pub(crate) fn issued(
     let mut legs = Legs::default();
     legs.debit(BookKey::system(AccountKind::PromoExpense, event.asset), amount);
     legs.credit(grant.book_key(), amount);
+    super::economy::granted(world, header, event);
     world.grants.push(grant);
     world.list_grant(event.grant);
     Some(legs)

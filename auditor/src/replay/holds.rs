@@ -243,6 +243,8 @@ pub(crate) fn dispatched(
     let node = judge.known(JOBS, world.nodes.get(&event.node), "node", event.node)?;
     let operator_matches = node.operator == event.operator && !node.retired;
     judge.require(JOBS, "a job goes to a registered node of the operator", event.node, || operator_matches);
+    let banned = super::conduct::is_banned(world, &event.operator);
+    judge.require(JOBS, "no job goes to a banned operator", event.operator, || !banned);
     let job = judge.known(JOBS, world.jobs.get_mut(&event.job), "job", event.job)?;
     let serves = node.models.binary_search_by(|model| model.as_str().cmp(&job.model)).is_ok();
     judge.require(JOBS, "the node serves the model", &job.model, || serves);

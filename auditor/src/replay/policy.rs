@@ -83,6 +83,7 @@ pub(crate) fn rate_card_published(
         });
     }
     world.cards.push((card.clone(), event.hash));
+    super::conduct::check_cards(world, judge);
     Some(Legs::default())
 }
 

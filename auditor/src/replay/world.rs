@@ -5,6 +5,7 @@ use super::batches::{Batch, Payee};
 use super::books::{Books, Legs};
 use super::captures::Carry;
 use super::earnings::{Earned, EarnedKey};
+use super::economy::Economy;
 use super::grants::Grant;
 use super::holds::Job;
 use super::judge::Judge;
@@ -12,7 +13,9 @@ use super::meters::{Meter, MeterKey};
 use super::policy::{Account, Node, Operator};
 use super::vouchers::Voucher;
 use super::wallets::{Deposit, Wallet, Withdrawal};
-use super::{batches, captures, earnings, grants, holds, lines, meters, policy, vouchers, wallets};
+use super::{
+    batches, captures, conduct, earnings, economy, grants, holds, lines, meters, policy, vouchers, wallets,
+};
 use crate::checks::CheckKind;
 use protocol::asset::{AssetId, VAULT_SCALE, VaultRef};
 use protocol::event::chain::{DepositKey, VaultRegistered};
@@ -71,6 +74,7 @@ pub(crate) struct World {
     names: Vec<Arc<str>>,
     pub(crate) carries: BTreeMap<(OperatorId, AssetId, u32), Carry>,
     pub(crate) earned: BTreeMap<EarnedKey, Earned>,
+    pub(crate) economy: Economy,
     pub(crate) operators: BTreeMap<OperatorId, Operator>,
     pub(crate) nodes: BTreeMap<NodeId, Node>,
     pub(crate) vaults: BTreeMap<VaultRef, VaultRegistered>,
@@ -151,9 +155,18 @@ impl World {
             policy::ledger_accounts_opened(self, judge, opened);
         }
         self.books.book(judge, event);
-        if let Some(legs) = self.rule(judge, header, &event.body) {
+        let demanded = conduct::check_due(self, judge, &event.body);
+        if let EventBody::NodeRegistered(e) = &event.body {
+            conduct::cut_due(self, header, e);
+        }
+        if let Some(legs) = self.rule(judge, header, &event.body, demanded) {
             self.books.compare(judge, event, &legs);
         }
+        if let EventBody::UsageCaptured(e) = &event.body {
+            // By the health before this very charge.
+            conduct::bounty_due(self, header, e);
+        }
+        conduct::note(self, header, &event.body);
         self.leaf = leaf + 1;
         self.commit = header.commit;
         self.time_us = self.time_us.max(header.time_us);
@@ -216,7 +229,13 @@ impl World {
     }
 
     /// The event's own rule: what it demands, what it changes, which legs it gives. `None` when it names what is not there.
-    fn rule(&mut self, judge: &mut Judge, header: &Header, body: &EventBody) -> Option<Legs> {
+    fn rule(
+        &mut self,
+        judge: &mut Judge,
+        header: &Header,
+        body: &EventBody,
+        demanded: bool,
+    ) -> Option<Legs> {
         match body {
             EventBody::NetworkOpened(e) => policy::network_opened(self, judge, e),
             EventBody::WriterChanged(e) => policy::writer_changed(self, judge, e),
@@ -251,7 +270,7 @@ impl World {
             EventBody::CreditLineSet(e) => lines::set(self, judge, e),
             EventBody::CreditRepaid(e) => lines::repaid(self, judge, e),
             EventBody::CreditMoved(e) => grants::moved(self, judge, header, e),
-            EventBody::EarningsTaken(e) => earnings::taken(self, judge, e),
+            EventBody::EarningsTaken(e) => earnings::taken(self, judge, header, e),
             EventBody::HoldExtended(e) => holds::extended(self, judge, header, e),
             EventBody::BatchClosed(e) => batches::closed(self, judge, header, e),
             EventBody::BatchSubmitted(e) => batches::submitted(self, judge, header, e),
@@ -260,6 +279,37 @@ impl World {
             EventBody::PayoutClaimed(e) => batches::claimed(self, judge, header, e),
             EventBody::BatchReplaced(e) => batches::replaced(self, judge, e),
             EventBody::SolvencyChecked(e) => wallets::solvency_checked(self, judge, e),
+            _ => self.economy_rule(judge, header, body, demanded),
+        }
+    }
+
+    fn economy_rule(
+        &mut self,
+        judge: &mut Judge,
+        header: &Header,
+        body: &EventBody,
+        demanded: bool,
+    ) -> Option<Legs> {
+        match body {
+            EventBody::EconomyPublished(e) => economy::published(self, judge, header, e),
+            EventBody::AllotmentDayOpened(e) => economy::day_opened(self, judge, header, e),
+            EventBody::StakeAllotted(e) => economy::allotted(self, judge, header, e),
+            EventBody::SignUpCredited(e) => economy::sign_up(self, judge, header, e),
+            EventBody::ServiceMeasured(e) => economy::service_measured(self, judge, header, e),
+            EventBody::TreasuryEpochClosed(e) => economy::epoch_closed(self, judge, e),
+            EventBody::TreasuryEpochPaid(e) => economy::epoch_paid(self, judge, e),
+            EventBody::BountyPublished(e) => conduct::bounty_published(self, judge, header, e),
+            EventBody::BountyPaid(e) => conduct::bounty_paid(self, judge, e, demanded),
+            EventBody::BountyTakenBack(e) => conduct::bounty_taken_back(self, judge, e),
+            EventBody::PayoutCutStarted(e) => conduct::cut_started(self, judge, e, demanded),
+            EventBody::JobShareSet(e) => conduct::share_set(self, judge, header, e),
+            EventBody::FallbackMarked(e) => conduct::fallback_marked(self, judge, e),
+            EventBody::UptimeNoted(e) => conduct::uptime(self, judge, header, e),
+            EventBody::OperatorStruck(e) => conduct::struck(self, judge, e),
+            _ => {
+                judge.fail(CheckKind::Codec, "a kind with a rule", body.kind(), "no rule for this kind");
+                None
+            }
         }
     }
 
@@ -269,6 +319,10 @@ impl World {
         let held: i128 = self.grants.iter().map(|grant| grant.held).fold(0, i128::saturating_add);
         let open = self.jobs.values().filter(|job| job.is_open);
         let open: i128 = open.map(Job::held).fold(0, i128::saturating_add);
+        let due = self.economy.conducts.due_kind();
+        judge.require(CheckKind::Economies, "nothing that a rule demands is left out", due.unwrap_or("-"), || {
+            due.is_none()
+        });
         judge.equal(CheckKind::Holds, "what grants hold is what open holds reserve", open, held);
     }
 }
