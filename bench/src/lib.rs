@@ -12,6 +12,7 @@ mod machine;
 mod raw;
 pub mod replay;
 mod report;
+pub mod route;
 mod samples;
 
 pub use machine::Machine;

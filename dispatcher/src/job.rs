@@ -11,7 +11,7 @@ use crate::gateway::{RunningGuard, Shared};
 use crate::relay::attempt::{Answered, Attempt, Cut, End, Fault, ToClient};
 use crate::relay::outgoing::{self, Address, OfferTerms};
 use crate::relay::transcript::{Mark, Transcript};
-use crate::router::{Chosen, Pick, Report};
+use crate::router::{Chosen, Lane, Pick, Report};
 use ledger::command::{Command, Redispatch};
 use protocol::event::Actor;
 use protocol::event::hold::VoidReason;
@@ -99,7 +99,7 @@ impl Run<'_> {
         for number in 0.. {
             self.tried.push(chosen.node);
             let tried = self.attempt(number, &chosen).await;
-            self.shared.release(&chosen.node);
+            self.shared.release(&chosen);
             let fault = match tried {
                 Tried::Answered { answered, receipt, transcript } => {
                     self.report(&chosen, self.standing_after(&answered));
@@ -209,7 +209,13 @@ impl Run<'_> {
         if !again || over || number + 1 >= ATTEMPTS_MAX {
             return None;
         }
-        let pick = Pick { model: &self.job.rate.model, tried: &self.tried, draw: self.shared.draw() };
+        let pick = Pick {
+            model: &self.job.rate.model,
+            tried: &self.tried,
+            lane: Lane::of(&self.shared.lane),
+            prefix: None,
+            draw: self.shared.draw(),
+        };
         let chosen = self.shared.table().choose(pick, now_us()).ok()?;
         let attempt = number + 1;
         let body = Redispatch {
@@ -223,7 +229,7 @@ impl Run<'_> {
         let command = Command::new(key, Actor::Gateway, body);
         if let Err(error) = delivery::submit_until_known(self.shared, command).await {
             tracing::warn!(target: "job", job = %self.job.id, %error, "not given to another node");
-            self.shared.release(&chosen.node);
+            self.shared.release(&chosen);
             self.report(&chosen, Report::Neutral);
             return None;
         }

@@ -25,6 +25,7 @@ pub mod relay;
 mod roster;
 pub mod router;
 pub mod seal;
+mod turn;
 
 pub use admission::{DEFAULT_OUTPUT_TOKENS_MAX, SLOT_WAIT_MS_MAX};
 pub use delivery::recovery::RecoveryError;

@@ -99,6 +99,11 @@ async fn own(shared: &Shared) -> Vec<Reading> {
         reading("counterfoil_nodes_online", "Nodes with a fresh heartbeat", shared.table().online(now_us())),
     ];
     let position = *shared.client.position().borrow();
+    readings.push(reading(
+        "counterfoil_requests_waiting",
+        "Requests that wait for a slot of a node",
+        shared.lines.waiting(),
+    ));
     readings.push(reading("counterfoil_log_commits", "Commits in the log", position.commit as usize));
     readings.push(reading("counterfoil_log_events", "Events in the log", position.leaf as usize));
     let stopped = usize::from(shared.client.stopped().borrow().is_some());

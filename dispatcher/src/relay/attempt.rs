@@ -60,7 +60,8 @@ impl Fault {
     pub fn report(&self) -> crate::router::Report {
         use crate::router::Report;
         match self {
-            Fault::Nak(NakReason::Busy | NakReason::Draining | NakReason::Unsupported) => Report::Neutral,
+            Fault::Nak(NakReason::Busy) => Report::Busy,
+            Fault::Nak(NakReason::Draining | NakReason::Unsupported) => Report::Neutral,
             Fault::Nak(NakReason::Model | NakReason::Body)
             | Fault::NoResponders
             | Fault::NotAnswered
