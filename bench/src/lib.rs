@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod gateway;
 pub mod growth;
 pub mod journal;
 pub mod kernels;

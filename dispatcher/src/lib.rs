@@ -17,6 +17,7 @@ mod clock;
 pub mod delivery;
 pub mod doors;
 mod expiry;
+mod failover;
 mod gateway;
 mod job;
 pub mod metrics;

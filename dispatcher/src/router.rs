@@ -16,4 +16,6 @@ pub mod table;
 pub use lanes::Lane;
 pub use line::{Line, LineRefusal, Ticket, Waiting};
 pub use reason::{Reason, Rule};
-pub use table::{Chosen, Decisions, NodeSpec, NodeStanding, Pick, Pool, Report, RouteBy, Table, TableOptions};
+pub use table::{
+    Chosen, Decisions, NodeSpec, NodeStanding, Pick, Pool, Report, RouteBy, Table, TableOptions,
+};

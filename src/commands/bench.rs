@@ -22,6 +22,8 @@ pub enum Bench {
     Growth(Growth),
     /// The router's table, and ten thousand nodes on it. Example: counterfoil bench route --json
     Route(Route),
+    /// The gateway before a worker that does no work. Example: counterfoil bench gateway --json
+    Gateway(Gateway),
     /// A process that opens a log; `bench growth` and `bench journal` start it.
     #[command(hide = true)]
     OpenLog(OpenLog),
@@ -51,6 +53,20 @@ pub struct Growth {
     /// Length of each durable part.
     #[arg(long, default_value_t = 5, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
+    /// Where the server keeps its data while it runs: a folder on the disk that is measured.
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+}
+
+/// See [`Bench::Gateway`].
+#[derive(clap::Args)]
+pub struct Gateway {
+    /// Length of each timed part.
+    #[arg(long, default_value_t = 5, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: u64,
+    /// GGUF file whose tokenizer counts.
+    #[arg(long, env = "COUNTERFOIL_MODEL", default_value = FETCHED_MODEL, value_name = "FILE")]
+    model: PathBuf,
     /// Where the server keeps its data while it runs: a folder on the disk that is measured.
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
@@ -268,6 +284,11 @@ impl Bench {
                 let part = Duration::from_secs(seconds);
                 let only = only.into_iter().map(RoutePart::into).collect();
                 bench::route::run(bench::route::RouteOptions { part, jobs, nodes, seed, only, plots })?
+            }
+            Bench::Gateway(Gateway { seconds, model, dir }) => {
+                let part = Duration::from_secs(seconds);
+                let options = bench::gateway::GatewayOptions { part, model, dir: folder(dir)? };
+                runtime.block_on(bench::gateway::run(options))?
             }
             Bench::OpenLog(OpenLog { url, credentials, data_dir }) => {
                 runtime.block_on(bench::growth::open_log(url, credentials, data_dir))?;

@@ -20,7 +20,11 @@ pub fn write(dir: &Path, runs: &[Outcome]) -> Result<(), BenchError> {
 /// Part of the jobs that ended within a time, a line for each load.
 fn latency(runs: &[Outcome]) -> String {
     let most = runs.iter().filter_map(|run| quantile(&run.latency_s, 0.995)).fold(1.0, f64::max);
-    let mut svg = frame("Jobs ended within a time, 10 000 nodes", "seconds from arrival to the end", "part of the jobs");
+    let mut svg = frame(
+        "Jobs ended within a time, 10 000 nodes",
+        "seconds from arrival to the end",
+        "part of the jobs",
+    );
     for (run, colour) in runs.iter().zip(COLOURS) {
         let points: String = (0..=100).fold(String::new(), |mut points, percent| {
             let part = f64::from(percent) / 100.0 * 0.995;
@@ -32,8 +36,19 @@ fn latency(runs: &[Outcome]) -> String {
     }
     for step in 0..=4 {
         let part = f64::from(step) / 4.0;
-        let _ = write!(svg, "<text x='{:.0}' y='{:.0}' text-anchor='middle'>{:.0}</text>", x(part), y(0.0) + 18.0, part * most);
-        let _ = write!(svg, "<text x='{:.0}' y='{:.0}' text-anchor='end'>{part:.2}</text>", x(0.0) - 6.0, y(part) + 4.0);
+        let _ = write!(
+            svg,
+            "<text x='{:.0}' y='{:.0}' text-anchor='middle'>{:.0}</text>",
+            x(part),
+            y(0.0) + 18.0,
+            part * most
+        );
+        let _ = write!(
+            svg,
+            "<text x='{:.0}' y='{:.0}' text-anchor='end'>{part:.2}</text>",
+            x(0.0) - 6.0,
+            y(part) + 4.0
+        );
     }
     legend(&mut svg, runs);
     svg + "</svg>\n"
@@ -41,21 +56,30 @@ fn latency(runs: &[Outcome]) -> String {
 
 /// Busy time for each slot by size of the node: equal bars are equal treatment.
 fn fairness(runs: &[Outcome]) -> String {
-    let mut svg = frame("Work for each slot by size of the node", "slots of the node", "mean of its load = 1");
+    let mut svg =
+        frame("Work for each slot by size of the node", "slots of the node", "mean of its load = 1");
     for (number, (run, colour)) in runs.iter().zip(COLOURS).enumerate() {
         let mean = run.by_slots.iter().map(|(_, work)| work).sum::<f64>() / run.by_slots.len().max(1) as f64;
         for (class, (slots, work)) in run.by_slots.iter().enumerate() {
             let height = (work / mean.max(f64::MIN_POSITIVE) / 1.6).min(1.0);
             let left = x((class as f64 + 0.15 + 0.24 * number as f64) / 5.0);
             let (top, bar) = (y(height), y(0.0) - y(height));
-            let _ = write!(svg, "<rect x='{left:.1}' y='{top:.1}' width='22' height='{bar:.1}' fill='{colour}'/>");
+            let _ = write!(
+                svg,
+                "<rect x='{left:.1}' y='{top:.1}' width='22' height='{bar:.1}' fill='{colour}'/>"
+            );
             if number == 1 {
                 let _ = write!(svg, "<text x='{left:.1}' y='{:.0}'>{slots}</text>", y(0.0) + 18.0);
             }
         }
     }
     let line = y(1.0 / 1.6);
-    let _ = write!(svg, "<line x1='{:.0}' x2='{:.0}' y1='{line:.1}' y2='{line:.1}' stroke='#888' stroke-dasharray='4 4'/>", x(0.0), x(1.0));
+    let _ = write!(
+        svg,
+        "<line x1='{:.0}' x2='{:.0}' y1='{line:.1}' y2='{line:.1}' stroke='#888' stroke-dasharray='4 4'/>",
+        x(0.0),
+        x(1.0)
+    );
     legend(&mut svg, runs);
     svg + "</svg>\n"
 }
@@ -67,7 +91,8 @@ fn frame(title: &str, below: &str, beside: &str) -> String {
     );
     let (left, bottom) = (x(0.0), y(0.0));
     let _ = write!(svg, "<path d='M{left} {} V{bottom} H{}' fill='none' stroke='#444'/>", y(1.0), x(1.0));
-    let _ = write!(svg, "<text x='{}' y='{}' text-anchor='end' fill='#444'>{below}</text>", x(1.0), HEIGHT - 8.0);
+    let _ =
+        write!(svg, "<text x='{}' y='{}' text-anchor='end' fill='#444'>{below}</text>", x(1.0), HEIGHT - 8.0);
     let _ = write!(svg, "<text x='{MARGIN}' y='42' fill='#444'>{beside}</text>");
     svg
 }

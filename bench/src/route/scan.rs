@@ -70,7 +70,8 @@ fn choose(nodes: &mut [Plain], random: &mut Random, now_us: u64) -> Option<usize
             continue;
         }
         let order = best.map(|(_, inflight, capacity)| {
-            (u64::from(node.inflight) * u64::from(capacity)).cmp(&(u64::from(inflight) * u64::from(node.capacity)))
+            (u64::from(node.inflight) * u64::from(capacity))
+                .cmp(&(u64::from(inflight) * u64::from(node.capacity)))
         });
         match order {
             None | Some(std::cmp::Ordering::Less) => {

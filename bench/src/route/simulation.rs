@@ -40,7 +40,10 @@ impl Outcome {
     pub fn lines(&self) -> Vec<ResultLine> {
         let name = |what: &str| format!("simulation.load{}.{what}", self.load);
         let at = |sorted: &[f64], part: f64| {
-            sorted.get(((sorted.len() as f64 * part) as usize).min(sorted.len().saturating_sub(1))).copied().unwrap_or(0.0)
+            sorted
+                .get(((sorted.len() as f64 * part) as usize).min(sorted.len().saturating_sub(1)))
+                .copied()
+                .unwrap_or(0.0)
         };
         vec![
             ResultLine::new(name("fairness"), self.fairness, "jain", Better::Higher),
@@ -224,7 +227,8 @@ impl Simulation {
         let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
         let squares: Vec<f64> = elders.iter().map(|value| value * value).collect();
         let by_slots = [1, 2, 4, 8, 16].map(|slots| {
-            let nodes = self.fleet.nodes.iter().enumerate().filter(|(_, n)| n.slots == slots && !n.is_newcomer);
+            let nodes =
+                self.fleet.nodes.iter().enumerate().filter(|(_, n)| n.slots == slots && !n.is_newcomer);
             (slots, mean(&nodes.map(|(at, _)| per_slot(at)).collect::<Vec<_>>()))
         });
         Outcome {

@@ -9,7 +9,7 @@ use super::reason::Reason;
 use super::table::{ALIVE_US, NodeSpec, Pool};
 
 /// A node that said it was busy below its capacity gets that many jobs; the figure grows by one in this time.
-pub(super) const MEASURED_STEP_US: u64 = 2_000_000;
+pub(super) const MEASURED_STEP_US: u64 = 500_000;
 const DAY_US: u64 = 86_400_000_000;
 /// Time online that counts as one good end.
 pub(super) const ONLINE_CREDIT_US: u64 = 3_600_000_000;
@@ -91,9 +91,7 @@ impl Measured {
 impl Share {
     fn ppm(self, pool: Pool, now_us: u64) -> u64 {
         match pool {
-            Pool::Operators | Pool::LastResort => {
-                ramp::share_ppm(self.ramp_start_ppm, self.since_us, now_us)
-            }
+            Pool::Operators | Pool::LastResort => ramp::share_ppm(self.ramp_start_ppm, self.since_us, now_us),
             Pool::Accelerator | Pool::Processor => super::health::WEIGHT_ONE,
         }
     }
@@ -141,9 +139,7 @@ impl Node {
             Standing::Closed | Standing::ProbeDue => {}
         }
         match self.standing.floor.pace(now_us) {
-            Pace::Below { .. } | Pace::Probing => {
-                (Reason::BelowFloor, has_slot.then_some(Pool::LastResort))
-            }
+            Pace::Below { .. } | Pace::Probing => (Reason::BelowFloor, has_slot.then_some(Pool::LastResort)),
             Pace::Good | Pace::ProbeDue if has_slot => (Reason::Eligible, Some(self.pool)),
             Pace::Good | Pace::ProbeDue => (Reason::Full, None),
         }

@@ -4,6 +4,7 @@
 //! Pure: time and chance are arguments. One table owns a model's nodes; two with half the truth would both choose the same.
 
 use super::affinity::Affinity;
+use super::breaker::Standing;
 use super::index::{Index, load};
 use super::lanes::{Lane, reserved};
 use super::node::{Node, ONLINE_CREDIT_US, Serve, Share, Standings};
@@ -349,7 +350,11 @@ impl Table {
 
     fn find(&self, pick: &Pick<'_>) -> Result<(u32, Rule, u32), Reason> {
         let Some(&model) = self.model_rows.get(pick.model) else {
-            return Err(if self.slots.is_empty() { Reason::NotRegistered } else { Reason::ModelNotRegistered });
+            return Err(if self.slots.is_empty() {
+                Reason::NotRegistered
+            } else {
+                Reason::ModelNotRegistered
+            });
         };
         let row = &self.models[model as usize];
         if pick.lane != Lane::Dedicated && self.options.dedicated_reserve_ppm > 0 {
@@ -377,10 +382,9 @@ impl Table {
     /// The most helpful of the reasons why a model's nodes are not there: one that passes by itself before one that does not.
     fn nearest(&self, row: &ModelRow) -> Reason {
         let there = Reason::ALL.into_iter().filter(|reason| row.reasons[*reason as usize] > 0);
-        let nearest = there.max_by_key(|reason| (reason.passes_by_itself(), *reason));
-        match nearest {
-            // Somebody may take it, and all who may were tried.
-            _ if row.reasons[Reason::Eligible as usize] > 0 => Reason::Tried,
+        // Who may take it was tried: it would have been chosen.
+        let there = there.map(|reason| if reason == Reason::Eligible { Reason::Tried } else { reason });
+        match there.max_by_key(|reason| (reason.passes_by_itself(), *reason)) {
             Some(reason) => reason,
             None if self.slots.is_empty() => Reason::NotRegistered,
             None => Reason::ModelNotRegistered,
@@ -403,7 +407,9 @@ impl Table {
     /// How the job on that node ended.
     pub fn report(&mut self, node: &NodeId, report: Report, now_us: u64) {
         let Some(slot) = self.slots.get(node).copied() else { return };
-        let Some(operator) = self.nodes[slot as usize].as_ref().map(|node| node.spec.operator) else { return };
+        let Some(operator) = self.nodes[slot as usize].as_ref().map(|node| node.spec.operator) else {
+            return;
+        };
         let counts = match report {
             Report::BadFor(account) => self.strike(operator, account, now_us),
             Report::Good | Report::Bad | Report::Busy | Report::Neutral => true,
@@ -472,6 +478,14 @@ impl Table {
         let row = self.model_rows.get(model);
         let serve = node.serves.iter().find(|serve| Some(&serve.model) == row);
         node.judge(serve, node.capacity_at(self.share(&node.spec.operator), now_us), now_us).0
+    }
+
+    /// Until when a node is parked, if it is.
+    pub fn parked_until_us(&self, node: &NodeId, now_us: u64) -> Option<u64> {
+        match self.node(node)?.standing.breaker.standing(now_us) {
+            Standing::Parked { until_us } => Some(until_us),
+            Standing::Closed | Standing::ProbeDue | Standing::Probing => None,
+        }
     }
 
     /// Jobs out at a node.

@@ -34,7 +34,10 @@ fn a_crowd_of_one_account_does_not_stand_before_another_account() {
     line.serve(line.first(0), asks(Lane::Prepaid, 1), 0);
     let other = line.enter(asks(Lane::Prepaid, 2), 0).unwrap();
     let turns = turns(&mut line, 6);
-    assert_eq!(turns[0], other, "it has had nothing; the crowd's account 200 tokens");
+    assert_eq!(
+        turns[1], other,
+        "not behind the nineteen that came before: equal first, then it has had less"
+    );
     let mut served = [0u32; 3];
     for n in [1, 2] {
         for _ in 0..20 {

@@ -331,8 +331,8 @@ fn a_node_that_is_busy_below_its_word_is_given_what_it_takes() {
     table.release(&chosen[2], 0);
     assert_eq!(choose(&mut table, 0, 0), Err(Reason::Full), "it took two, so it can two");
     assert_eq!(table.standing(&node(1), 0).unwrap().capacity, 2);
-    assert!(choose(&mut table, 0, 2 * S).is_ok(), "one more every two seconds");
-    assert_eq!(table.standing(&node(1), 4 * S).unwrap().capacity, 4);
+    assert!(choose(&mut table, 0, S / 2).is_ok(), "one more every half second");
+    assert_eq!(table.standing(&node(1), S).unwrap().capacity, 4);
 }
 
 #[test]
@@ -387,9 +387,8 @@ mod against_a_scan {
         let all = || (1..9).map(node);
         let eligible: Vec<NodeId> = all().filter(may(Reason::Eligible)).collect();
         let slow = all().filter(may(Reason::BelowFloor));
-        let slow: Vec<NodeId> = slow
-            .filter(|id| table.standing(id, now_us).is_some_and(|s| s.inflight < s.capacity))
-            .collect();
+        let slow: Vec<NodeId> =
+            slow.filter(|id| table.standing(id, now_us).is_some_and(|s| s.inflight < s.capacity)).collect();
         let candidates = if eligible.is_empty() { slow } else { eligible };
         let load = |id: &NodeId| {
             let standing = table.standing(id, now_us).expect("a candidate is registered");
