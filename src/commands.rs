@@ -10,6 +10,7 @@ mod ledger;
 pub mod log_source;
 mod mirror;
 mod model;
+mod node;
 mod restore;
 mod serve;
 mod up;
@@ -54,6 +55,9 @@ pub enum Command {
     /// Take money out with nothing but a wallet and a node, also when the network is gone.
     #[command(subcommand)]
     Exit(exit::Exit),
+    /// What the network says about a node.
+    #[command(subcommand)]
+    Node(node::Node),
 }
 
 /// Runs one.
@@ -71,5 +75,6 @@ pub fn run(command: Command, output: Output) -> anyhow::Result<ExitCode> {
         Command::Bench(bench) => bench.run(output),
         Command::Chain(chain) => chain.run(output),
         Command::Exit(exit) => exit.run(output),
+        Command::Node(node) => node.run(output),
     }
 }

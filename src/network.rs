@@ -566,6 +566,7 @@ async fn start_gateway(ground: &mut Ground, log: &Log, models: Vec<ServedModel>)
         proofs: Some(proofs.clone()),
         lane: "prepaid".to_owned(),
         readings: readings.clone(),
+        routing: dispatcher::router::TableOptions::open(),
     };
     let wanted = port.unwrap_or(GATEWAY_PORT);
     if port.is_some() || std::net::TcpListener::bind(address(wanted)).is_ok() {

@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod gateway;
 pub mod growth;
 pub mod journal;
 pub mod kernels;
@@ -12,6 +13,7 @@ mod machine;
 mod raw;
 pub mod replay;
 mod report;
+pub mod route;
 mod samples;
 
 pub use machine::Machine;

@@ -11,6 +11,11 @@ impl Samples {
         self.0.push(took.as_nanos() as u64);
     }
 
+    /// From one moment to another, when the first is known.
+    pub(crate) fn extend_one(&mut self, from: Option<std::time::Instant>, until: std::time::Instant) {
+        self.0.extend(from.map(|from| until.saturating_duration_since(from).as_nanos() as u64));
+    }
+
     pub(crate) fn extend(&mut self, other: Samples) {
         self.0.extend(other.0);
     }

@@ -291,7 +291,11 @@ impl Chain {
         }))
     }
 
-    pub(crate) async fn wait_for(&self, call: &'static str, tx: Hash32) -> Result<TransactionReceipt, ChainError> {
+    pub(crate) async fn wait_for(
+        &self,
+        call: &'static str,
+        tx: Hash32,
+    ) -> Result<TransactionReceipt, ChainError> {
         let started = Instant::now();
         loop {
             if let Some(receipt) = self.receipt(tx).await? {

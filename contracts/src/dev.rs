@@ -112,7 +112,8 @@ pub async fn send_as(
     request(chain, "anvil_impersonateAccount", json!([from])).await?;
     let call = json!([{ "from": from, "to": to, "data": Bytes::copy_from_slice(input) }]);
     let tx = request(chain, "eth_sendTransaction", call).await?;
-    let tx = serde_json::from_value(tx).map_err(|error| chain.failed("eth_sendTransaction", error.to_string()))?;
+    let tx =
+        serde_json::from_value(tx).map_err(|error| chain.failed("eth_sendTransaction", error.to_string()))?;
     // The node answers when the transaction is in its pool; whoever reads next wants to see what it did.
     chain.wait_for("eth_sendTransaction", tx).await?;
     Ok(tx)

@@ -9,7 +9,8 @@ use crate::api::request::ChatRequest;
 use crate::clock::now_us;
 use crate::gateway::{ServedModel, Shared};
 use crate::job::{Delivery, Job};
-use crate::router::{Chosen, Pick, Reason, Report};
+use crate::router::Report;
+use crate::turn;
 use journal::Outcome;
 use kernels::ChatMessage;
 use ledger::command::{Admit, Command};
@@ -21,15 +22,11 @@ use protocol::event::Actor;
 use protocol::id::{AccountId, Hash32, HoldId, IdempotencyKey, JobId};
 use protocol::job_message::{JobBody, sampling_key};
 use protocol::rate::{ModelRate, price_ceil};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 /// Output bound of a request that fixes none, tokens.
 pub const DEFAULT_OUTPUT_TOKENS_MAX: u32 = 1_024;
 /// Longest time a request waits for a free slot.
 pub const SLOT_WAIT_MS_MAX: u64 = 10_000;
-/// Requests that may wait for a slot.
-pub const SLOT_WAITERS_MAX: usize = 256;
 /// Longest job, whatever the network allows.
 pub const JOB_US_MAX: u64 = 10 * 60 * 1_000_000;
 
@@ -147,7 +144,9 @@ pub(crate) async fn admit(
         return Err(refusals::insufficient(shared, &quote.asset, quote.projected, quote.available));
     }
     let mut body = body(job, request, prompt_ids, quote.output_units_max)?;
-    let chosen = choose_or_wait(shared, &request.model).await?;
+    let output_units_max = quote.output_units_max;
+    let ask = turn::Ask { model: &request.model, account, prompt_ids: &body.prompt_ids, output_units_max };
+    let chosen = turn::take(shared, ask).await?;
     let deadline_us = now_us().saturating_add(quote.job_us_max);
     let command = Admit {
         hold: HoldId(random_16()?),
@@ -164,7 +163,7 @@ pub(crate) async fn admit(
     let outcome = match submit_admit(shared, account, command).await {
         Ok(outcome) => outcome,
         Err(error) => {
-            shared.release(&chosen.node);
+            shared.release(&chosen);
             shared.table().report(&chosen.node, Report::Neutral, now_us());
             return Err(refusals::api_error(shared, error, Some(&quote.asset)));
         }
@@ -248,57 +247,4 @@ fn affordable(terms: &Terms, input_units: u64) -> u64 {
     }
     let units = available.0.saturating_mul(i128::from(rate.per_units)) / rate.price.0;
     u64::try_from(units).unwrap_or(if units < 0 { 0 } else { u64::MAX }).saturating_sub(input_units)
-}
-
-/// Requests that wait for a slot now, in this process.
-static SLOT_WAITERS: AtomicUsize = AtomicUsize::new(0);
-
-struct Waiter;
-
-impl Waiter {
-    fn enter() -> Option<Waiter> {
-        let before = SLOT_WAITERS.fetch_add(1, Ordering::Relaxed);
-        let waiter = Waiter;
-        (before < SLOT_WAITERS_MAX).then_some(waiter)
-    }
-}
-
-impl Drop for Waiter {
-    fn drop(&mut self) {
-        SLOT_WAITERS.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// A node with a free slot; waits a while for one when all are busy.
-async fn choose_or_wait(shared: &Shared, model: &str) -> Result<Chosen, ApiError> {
-    let until = tokio::time::Instant::now() + Duration::from_millis(SLOT_WAIT_MS_MAX);
-    let mut waiter = None;
-    loop {
-        let freed = shared.slot_freed.notified();
-        tokio::pin!(freed);
-        freed.as_mut().enable();
-        if shared.is_stopping() {
-            return Err(ApiError::unavailable("stopping", "This coordinator is stopping.", 2));
-        }
-        let pick = Pick { model, tried: &[], draw: shared.draw() };
-        let reason = match shared.table().choose(pick, now_us()) {
-            Ok(chosen) => return Ok(chosen),
-            Err(reason) => reason,
-        };
-        if !reason.passes_by_itself() {
-            return Err(no_node(model, reason));
-        }
-        if waiter.is_none() {
-            waiter = Some(Waiter::enter().ok_or_else(|| no_node(model, reason))?);
-        }
-        if tokio::time::timeout_at(until, freed).await.is_err() {
-            return Err(no_node(model, reason));
-        }
-    }
-}
-
-fn no_node(model: &str, reason: Reason) -> ApiError {
-    let text =
-        format!("No node can take a request for {model:?} now ({}); nothing is charged.", reason.code());
-    ApiError::unavailable("no_node_available", text, 2).with("reason", serde_json::json!(reason))
 }

@@ -69,7 +69,14 @@ pub fn verify(ended: Ended<'_>, dispatched: &Dispatched, salt: &Hash32) -> Resul
 }
 
 /// The charging rule (`specs/job-protocol.md`, "What is charged"): the smaller of both counts, of what reached the client.
-pub fn bill(answered: &Answered, receipt: &Receipt, transcript: &Transcript, delivery: Delivery) -> Bill {
+/// Counts are from the answer's beginning; of an attempt that went on after `cut` tokens, those before are not its own.
+pub fn bill(
+    answered: &Answered,
+    receipt: &Receipt,
+    transcript: &Transcript,
+    delivery: Delivery,
+    cut: u64,
+) -> Bill {
     let left = matches!(answered.cut, Some(Cut::ClientGone | Cut::Shutdown));
     let delivered = match (left, delivery) {
         // Somebody who waited for one whole object and left has got nothing.
@@ -79,7 +86,7 @@ pub fn bill(answered: &Answered, receipt: &Receipt, transcript: &Transcript, del
     let billed = delivered.min(receipt.output_tokens);
     let nothing =
         if answered.cut == Some(Cut::ClientGone) { VoidReason::ClientGone } else { VoidReason::NoUsage };
-    if billed == 0 || !answered.any_text {
+    if billed <= cut || !answered.any_text {
         return Bill::Void(nothing);
     }
     // Both counts are frame ends, so the smaller one is.
@@ -106,12 +113,13 @@ pub(crate) async fn settle(
     answered: Answered,
     receipt: &Receipt,
     transcript: &Transcript,
+    cut: u64,
 ) -> Result<Finished, SettleError> {
     let reason = match (answered.cut, receipt.finish) {
         (Some(Cut::Stop), _) | (_, Finish::Stop) => "stop",
         (_, Finish::Length | Finish::Cancelled) => "length",
     };
-    let settlement = match bill(&answered, receipt, transcript, job.delivery) {
+    let settlement = match bill(&answered, receipt, transcript, job.delivery, cut) {
         Bill::Charge(settlement) => settlement,
         Bill::Void(why) => {
             void(shared, job.id, why).await?;

@@ -11,12 +11,13 @@ use crate::progress::ProgressNotes;
 use crate::relay::outgoing::{self, Address};
 use crate::relay::transcript::Detokenise;
 use crate::relay::{self, Hub};
-use crate::router::Table;
+use crate::router::{Chosen, Table, TableOptions};
+use crate::turn::Lines;
 use crate::{expiry, roster};
 use journal::{LedgerClient, SubmitError};
 use kernels::{ChatTemplate, Tokenizer};
 use ledger::query;
-use protocol::id::{JobId, NodeId, SealingKey};
+use protocol::id::{JobId, SealingKey};
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -69,6 +70,8 @@ pub struct GatewayOptions {
     pub lane: String,
     /// Figures of other parts for `GET /metrics`.
     pub readings: Readings,
+    /// How nodes are chosen.
+    pub routing: TableOptions,
 }
 
 /// Why a gateway did not start.
@@ -150,6 +153,8 @@ pub(crate) struct Shared {
     pub running: RunningJobs,
     /// Woken when a slot may have become free.
     pub slot_freed: Notify,
+    /// Requests that wait for one.
+    pub lines: Lines,
     /// `true` once the gateway stops: answers are cut.
     pub stopping: watch::Sender<bool>,
     /// Held for one choice or report; never across an await.
@@ -277,8 +282,9 @@ impl Shared {
             progress: ProgressNotes::default(),
             running: RunningJobs::default(),
             slot_freed: Notify::new(),
+            lines: Lines::default(),
             stopping: watch::Sender::new(false),
-            table: Mutex::new(Table::default()),
+            table: Mutex::new(Table::new(options.routing)),
         })
     }
 
@@ -288,8 +294,8 @@ impl Shared {
     }
 
     /// Gives a slot back and wakes who waits for one.
-    pub fn release(&self, node: &NodeId) {
-        self.table().release(node);
+    pub fn release(&self, chosen: &Chosen) {
+        self.table().release(chosen, now_us());
         self.slot_freed.notify_waiters();
     }
 

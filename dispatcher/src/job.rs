@@ -1,31 +1,36 @@
 //! One admitted job from its first offer to its end: attempts at nodes, the answer's relay, the charge or the release.
-//! A node that fails before any text reached the client is replaced by another; afterwards the answer breaks off with an
-//! error and nothing is charged.
+//! A node that fails is replaced by another: before any text reached the client in any case, afterwards when the answer can be
+//! made again bit for bit. Else it breaks off with an error and nothing is charged.
 
 use crate::access::contents::Contents;
 use crate::access::settling::Progress;
 use crate::api::error::ApiError;
 use crate::clock::now_us;
 use crate::delivery::{self, judge::Dispatched};
+use crate::failover::Sent;
 use crate::gateway::{RunningGuard, Shared};
-use crate::relay::attempt::{Answered, Attempt, Cut, End, Fault, ToClient};
+use crate::relay::attempt::{Answered, Attempt, Cut, End, Fault, Pace, ToClient};
 use crate::relay::outgoing::{self, Address, OfferTerms};
 use crate::relay::transcript::{Mark, Transcript};
-use crate::router::{Chosen, Pick, Report};
+use crate::router::{Chosen, Lane, Pick, Report};
 use ledger::command::{Command, Redispatch};
 use protocol::event::Actor;
 use protocol::event::hold::VoidReason;
 use protocol::id::{AccountId, IdempotencyKey, JobId, NodeId};
-use protocol::job_message::JobBody;
-use protocol::rate::ModelRate;
+use protocol::job_message::{JobBody, NakReason};
+use protocol::rate::{ModelRate, ProofClass};
 use protocol::receipt::Receipt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 /// Most nodes that one job is offered to.
 pub const ATTEMPTS_MAX: u32 = 4;
+
+/// How long a job that lost its node waits for a slot of another.
+const ANOTHER_MS_MAX: u64 = 5_000;
 
 /// How the client takes the answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,8 +61,12 @@ struct Run<'a> {
     job: &'a Job,
     client: &'a mpsc::Sender<ToClient>,
     tried: Vec<NodeId>,
+    /// Of those, the ones that said the request was beyond them.
+    unsupported: Vec<Chosen>,
     begun: bool,
-    any_text: bool,
+    sent: Sent,
+    /// Output tokens that the client had when the present attempt began: what comes after them is that attempt's to be paid.
+    cut: u64,
     contents_stored: bool,
 }
 
@@ -83,11 +92,16 @@ pub(crate) async fn run(
         job: &job,
         client: &client,
         tried: Vec::new(),
+        unsupported: Vec::new(),
         begun: false,
-        any_text: false,
+        sent: Sent::default(),
+        cut: 0,
         contents_stored: false,
     };
     let last = run.until_over().await;
+    let used =
+        if let ToClient::Finished(finished) = &last { finished.output_units } else { run.sent.count() };
+    shared.lines.settle(&job.rate.model, job.account, u64::from(job.body.max_tokens), used);
     drop(running);
     // A client that left does not hear it.
     let _ = client.send(last).await;
@@ -99,10 +113,14 @@ impl Run<'_> {
         for number in 0.. {
             self.tried.push(chosen.node);
             let tried = self.attempt(number, &chosen).await;
-            self.shared.release(&chosen.node);
+            self.shared.release(&chosen);
             let fault = match tried {
                 Tried::Answered { answered, receipt, transcript } => {
                     self.report(&chosen, self.standing_after(&answered));
+                    // Another could, so it was not the request.
+                    for liar in std::mem::take(&mut self.unsupported) {
+                        self.report(&liar, Report::BadFor(self.job.account));
+                    }
                     return self.settle(answered, &receipt, &transcript).await;
                 }
                 Tried::NoReceipt(cut) => {
@@ -111,12 +129,20 @@ impl Run<'_> {
                 }
                 Tried::Fault(fault) => fault,
             };
-            self.report(&chosen, fault.report());
+            match fault {
+                Fault::Nak(NakReason::Unsupported) => self.unsupported.push(chosen.clone()),
+                _ => self.report(&chosen, fault.report(self.job.account)),
+            }
             tracing::warn!(target: "job", job = %self.job.id, attempt = number, node = %chosen.node,
                 fault = fault.code(), detail = ?fault, "attempt failed");
             match self.next_node(number, &fault).await {
                 Some(next) => chosen = next,
-                None => return self.give_up(self.void_reason(&fault), self.failure(&fault)).await,
+                None => {
+                    for agreed in std::mem::take(&mut self.unsupported) {
+                        self.report(&agreed, Report::Neutral);
+                    }
+                    return self.give_up(self.void_reason(&fault), self.failure(&fault)).await;
+                }
             }
         }
         unreachable!("attempts are counted and end")
@@ -150,12 +176,15 @@ impl Run<'_> {
         let mut attempt = Attempt {
             address,
             inbox,
+            gateway: &shared.name,
             nats: &shared.nats,
+            connects: shared.nats.statistics().connects.load(Ordering::Relaxed),
             client: self.client,
             stopping: shared.stopping.subscribe(),
             deadline: job.deadline(),
             is_alive: &is_alive,
             note_progress: &note_progress,
+            sent: &mut self.sent,
             judge: &judge,
         };
         let (accepted, stored) =
@@ -172,16 +201,35 @@ impl Run<'_> {
         let stops = job.body.stop.clone();
         let detokeniser = shared.detokeniser(&job.rate.model);
         let mut transcript = Transcript::new(detokeniser, stops, u64::from(job.body.max_tokens));
-        match attempt.relay(&mut transcript, &mut self.any_text).await {
-            End::Fault(fault) => Tried::Fault(fault),
+        let mut pace = Pace::default();
+        let end = attempt.relay(&mut transcript, &mut pace).await;
+        if let Some((tokens, took_us)) = pace.tokens_and_us() {
+            shared.table().note_pace(&node, tokens, took_us, now_us());
+        }
+        match end {
+            End::Fault(fault) => {
+                self.sent.broke_off(&transcript);
+                Tried::Fault(fault)
+            }
             End::NoReceipt(cut) => Tried::NoReceipt(cut),
             End::Answered(answered) => match crate::delivery::judge::open(&answered.receipt, &dispatched) {
                 Ok(receipt) => {
                     Tried::Answered { answered, receipt: Box::new(receipt), transcript: Box::new(transcript) }
                 }
-                Err(fault) => Tried::Fault(Fault::ReceiptInvalid(fault.to_string())),
+                Err(fault) => {
+                    self.sent.broke_off(&transcript);
+                    Tried::Fault(Fault::ReceiptInvalid(fault.to_string()))
+                }
             },
         }
+    }
+
+    /// Whether another node may go on. What a client of a stream has can be gone on with only when the answer is the same on
+    /// every node; a client that waits for one whole object has nothing yet.
+    fn may_go_on(&self, fault: &Fault) -> bool {
+        let repeatable = self.job.rate.proof_class == ProofClass::ReExecutable;
+        let fresh = self.job.delivery == Delivery::Whole || !self.sent.any_text();
+        (fresh || repeatable) && !matches!(fault, Fault::Late | Fault::Seam(_))
     }
 
     fn dispatched(&self, number: u32, chosen: &Chosen) -> Dispatched {
@@ -201,42 +249,64 @@ impl Run<'_> {
 
     /// Another node, committed as the next attempt; `None` when the job ends here.
     async fn next_node(&mut self, number: u32, fault: &Fault) -> Option<Chosen> {
-        let again = match self.job.delivery {
-            Delivery::Stream => !self.any_text,
-            Delivery::Whole => true,
-        };
-        let over = self.client.is_closed() || self.shared.is_stopping() || *fault == Fault::Late;
-        if !again || over || number + 1 >= ATTEMPTS_MAX {
+        let over = self.client.is_closed() || self.shared.is_stopping();
+        if !self.may_go_on(fault) || over || number + 1 >= ATTEMPTS_MAX {
             return None;
         }
-        let pick = Pick { model: &self.job.rate.model, tried: &self.tried, draw: self.shared.draw() };
-        let chosen = self.shared.table().choose(pick, now_us()).ok()?;
+        if self.job.delivery == Delivery::Whole && self.sent.any_text() {
+            self.sent.forget();
+            let _ = self.client.send(ToClient::Again).await;
+        }
+        let chosen = self.another().await?;
         let attempt = number + 1;
+        let cut = self.sent.count();
         let body = Redispatch {
             job: self.job.id,
             attempt,
             node: chosen.node,
             body: self.job.body.commitment(),
-            continues_at: 0,
+            continues_at: cut,
         };
         let key = IdempotencyKey::internal("redispatch", &[&self.job.id.0, &attempt.to_le_bytes()]);
         let command = Command::new(key, Actor::Gateway, body);
         if let Err(error) = delivery::submit_until_known(self.shared, command).await {
             tracing::warn!(target: "job", job = %self.job.id, %error, "not given to another node");
-            self.shared.release(&chosen.node);
+            self.shared.release(&chosen);
             self.report(&chosen, Report::Neutral);
             return None;
         }
-        if self.any_text {
-            self.any_text = false;
-            let _ = self.client.send(ToClient::Again).await;
-        }
+        self.cut = cut;
         Some(chosen)
+    }
+
+    /// A node that was not tried yet; waits a moment for a slot when all are taken.
+    async fn another(&self) -> Option<Chosen> {
+        let until = Instant::now() + Duration::from_millis(ANOTHER_MS_MAX);
+        loop {
+            let freed = self.shared.slot_freed.notified();
+            tokio::pin!(freed);
+            freed.as_mut().enable();
+            let pick = Pick {
+                model: &self.job.rate.model,
+                tried: &self.tried,
+                lane: Lane::of(&self.shared.lane),
+                prefix: None,
+                draw: self.shared.draw(),
+            };
+            let reason = match self.shared.table().choose(pick, now_us()) {
+                Ok(chosen) => return Some(chosen),
+                Err(reason) => reason,
+            };
+            let left = self.client.is_closed() || self.shared.is_stopping();
+            if left || !reason.passes_by_itself() || tokio::time::timeout_at(until, freed).await.is_err() {
+                return None;
+            }
+        }
     }
 
     async fn settle(&self, answered: Answered, receipt: &Receipt, transcript: &Transcript) -> ToClient {
         let cut = answered.cut;
-        match delivery::settle(self.shared, self.job, answered, receipt, transcript).await {
+        match delivery::settle(self.shared, self.job, answered, receipt, transcript, self.cut).await {
             Ok(_) if cut == Some(Cut::Shutdown) => ToClient::Failed(Box::new(stopping())),
             Ok(finished) => ToClient::Finished(Box::new(finished)),
             Err(error) => {

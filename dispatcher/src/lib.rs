@@ -17,6 +17,7 @@ mod clock;
 pub mod delivery;
 pub mod doors;
 mod expiry;
+mod failover;
 mod gateway;
 mod job;
 pub mod metrics;
@@ -25,6 +26,7 @@ pub mod relay;
 mod roster;
 pub mod router;
 pub mod seal;
+mod turn;
 
 pub use admission::{DEFAULT_OUTPUT_TOKENS_MAX, SLOT_WAIT_MS_MAX};
 pub use delivery::recovery::RecoveryError;

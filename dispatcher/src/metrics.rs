@@ -3,6 +3,7 @@
 
 use crate::clock::now_us;
 use crate::gateway::Shared;
+use crate::router::{Reason, Rule};
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -80,6 +81,16 @@ pub(crate) async fn show(State(shared): State<Arc<Shared>>) -> Response {
     let seconds = metrics.seconds.0.clone();
     let help = "Time until an answer's headers left";
     registry.register_with_unit("counterfoil_http_answer", help, Unit::Seconds, seconds);
+    registry.register(
+        "counterfoil_route_decisions",
+        "Choices of a node, by rule or by why there was none",
+        decisions(&shared),
+    );
+    registry.register(
+        "counterfoil_nodes",
+        "Registered nodes, a model each, by why they are or are not routed",
+        standings(&shared),
+    );
     for Reading { name, help, value } in own(&shared).await.into_iter().chain((shared.readings)()) {
         let gauge: Gauge<f64, AtomicU64> = Gauge::default();
         gauge.set(value);
@@ -92,6 +103,34 @@ pub(crate) async fn show(State(shared): State<Arc<Shared>>) -> Response {
     }
 }
 
+/// A decision's rule, or the reason why there was none.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct Why {
+    reason: &'static str,
+}
+
+/// The table's own counts, copied into counters of this scrape.
+fn decisions(shared: &Shared) -> Family<Why, Counter> {
+    let family = Family::<Why, Counter>::default();
+    let table = shared.table();
+    let counted = table.decisions();
+    let rules = Rule::ALL.iter().map(|rule| rule.code()).zip(counted.chosen);
+    let reasons = Reason::ALL.iter().map(|reason| reason.code()).zip(counted.refused);
+    for (reason, count) in rules.chain(reasons.filter(|(_, count)| *count > 0)) {
+        family.get_or_create(&Why { reason }).inc_by(count);
+    }
+    family
+}
+
+fn standings(shared: &Shared) -> Family<Why, Gauge> {
+    let family = Family::<Why, Gauge>::default();
+    let counts = shared.table().reasons(now_us());
+    for (reason, count) in Reason::ALL.iter().zip(counts) {
+        family.get_or_create(&Why { reason: reason.code() }).set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+    family
+}
+
 async fn own(shared: &Shared) -> Vec<Reading> {
     let reading = |name, help, value: usize| Reading { name, help, value: value as f64 };
     let mut readings = vec![
@@ -99,6 +138,17 @@ async fn own(shared: &Shared) -> Vec<Reading> {
         reading("counterfoil_nodes_online", "Nodes with a fresh heartbeat", shared.table().online(now_us())),
     ];
     let position = *shared.client.position().borrow();
+    let fallback = shared.table().decisions().fallback_ppm() as f64 / 1e6;
+    readings.push(Reading {
+        name: "counterfoil_route_fallback_share",
+        help: "Part of the jobs that the network's own hardware served because no operator's node could",
+        value: fallback,
+    });
+    readings.push(reading(
+        "counterfoil_requests_waiting",
+        "Requests that wait for a slot of a node",
+        shared.lines.waiting(),
+    ));
     readings.push(reading("counterfoil_log_commits", "Commits in the log", position.commit as usize));
     readings.push(reading("counterfoil_log_events", "Events in the log", position.leaf as usize));
     let stopped = usize::from(shared.client.stopped().borrow().is_some());

@@ -38,7 +38,8 @@ impl From<NodeView> for NodeSpec {
 pub(crate) async fn load(shared: &Shared) -> Result<(), SubmitError> {
     let nodes = shared.client.read(query::nodes).await?;
     let mut table = shared.table();
-    nodes.into_iter().filter(|node| !node.retired).for_each(|node| table.register(node.into()));
+    let now = now_us();
+    nodes.into_iter().filter(|node| !node.retired).for_each(|node| table.register(node.into(), now));
     Ok(())
 }
 
@@ -47,7 +48,7 @@ pub(crate) async fn refresh(shared: &Shared, node: NodeId) -> Result<(), SubmitE
     let view = shared.client.read(move |state| query::node(state, node)).await?;
     let mut table = shared.table();
     match view {
-        Some(view) if !view.retired => table.register(view.into()),
+        Some(view) if !view.retired => table.register(view.into(), now_us()),
         Some(_) | None => table.retire(&node),
     }
     Ok(())

@@ -20,6 +20,10 @@ pub enum Bench {
     Replay(Replay),
     /// The same figures at one size after another. Example: counterfoil bench growth --accounts 10000,1000000
     Growth(Growth),
+    /// The router's table, and ten thousand nodes on it. Example: counterfoil bench route --json
+    Route(Route),
+    /// The gateway before a worker that does no work. Example: counterfoil bench gateway --json
+    Gateway(Gateway),
     /// A process that opens a log; `bench growth` and `bench journal` start it.
     #[command(hide = true)]
     OpenLog(OpenLog),
@@ -52,6 +56,61 @@ pub struct Growth {
     /// Where the server keeps its data while it runs: a folder on the disk that is measured.
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
+}
+
+/// See [`Bench::Gateway`].
+#[derive(clap::Args)]
+pub struct Gateway {
+    /// Length of each timed part.
+    #[arg(long, default_value_t = 5, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: u64,
+    /// GGUF file whose tokenizer counts.
+    #[arg(long, env = "COUNTERFOIL_MODEL", default_value = FETCHED_MODEL, value_name = "FILE")]
+    model: PathBuf,
+    /// Where the server keeps its data while it runs: a folder on the disk that is measured.
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+}
+
+/// See [`Bench::Route`].
+#[derive(clap::Args)]
+pub struct Route {
+    /// Length of each timed part.
+    #[arg(long, default_value_t = 2, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: u64,
+    /// Jobs of each simulated load.
+    #[arg(long, default_value_t = 600_000, value_name = "N", value_parser = clap::value_parser!(u32).range(100..))]
+    jobs: u32,
+    /// Nodes of the simulation.
+    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u32).range(10..))]
+    nodes: u32,
+    /// Chance.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    seed: u64,
+    /// Only these parts, with commas between them; both when left out.
+    #[arg(long, value_name = "PARTS", value_delimiter = ',')]
+    only: Vec<RoutePart>,
+    /// Also draw the simulation: SVG files in this folder.
+    #[arg(long, value_name = "DIR")]
+    plots: Option<PathBuf>,
+}
+
+/// A part of `bench route`.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum RoutePart {
+    /// Decisions a second.
+    Table,
+    /// Ten thousand nodes.
+    Simulation,
+}
+
+impl From<RoutePart> for bench::route::RoutePart {
+    fn from(part: RoutePart) -> Self {
+        match part {
+            RoutePart::Table => bench::route::RoutePart::Table,
+            RoutePart::Simulation => bench::route::RoutePart::Simulation,
+        }
+    }
 }
 
 /// See [`Bench::OpenLog`].
@@ -220,6 +279,16 @@ impl Bench {
                     program: std::env::current_exe()?,
                 };
                 runtime.block_on(bench::growth::run(options))?
+            }
+            Bench::Route(Route { seconds, jobs, nodes, seed, only, plots }) => {
+                let part = Duration::from_secs(seconds);
+                let only = only.into_iter().map(RoutePart::into).collect();
+                bench::route::run(bench::route::RouteOptions { part, jobs, nodes, seed, only, plots })?
+            }
+            Bench::Gateway(Gateway { seconds, model, dir }) => {
+                let part = Duration::from_secs(seconds);
+                let options = bench::gateway::GatewayOptions { part, model, dir: folder(dir)? };
+                runtime.block_on(bench::gateway::run(options))?
             }
             Bench::OpenLog(OpenLog { url, credentials, data_dir }) => {
                 runtime.block_on(bench::growth::open_log(url, credentials, data_dir))?;

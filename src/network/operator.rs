@@ -125,6 +125,7 @@ fn write_config(desk: &Desk<'_>, dir: &Path, node: NodeId, models: Vec<String>) 
         operator_seed_file: "operator.seed".into(),
         operator_jwt_file: "operator.jwt".into(),
         data_dir: "data".into(),
+        metrics: None,
         threads: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
         nodes: vec![NodeConfig { id: node, slots: SLOTS, models: models.into_iter().map(builtin).collect() }],
     };

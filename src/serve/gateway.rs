@@ -81,6 +81,7 @@ async fn options(
         proofs: None,
         lane: own.lane.clone(),
         readings: Arc::new(Vec::new),
+        routing: dispatcher::router::TableOptions::open(),
     })
 }
 

@@ -7,6 +7,7 @@ use crate::worker::{BackendOptions, ModelOptions, NodeOptions, WorkerOptions};
 use protocol::id::NodeId;
 use serde::{Deserialize, Serialize};
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 /// The file. Relative paths count from its own directory.
@@ -25,6 +26,9 @@ pub struct WorkerConfig {
     /// Threads that compute, for each model file. Default: one for each core.
     #[serde(default = "default_threads")]
     pub threads: u32,
+    /// Loopback address of `/metrics`, `/healthz` and `/readyz`, as `127.0.0.1:9464`. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<SocketAddr>,
     /// At least one.
     pub nodes: Vec<NodeConfig>,
 }
@@ -93,6 +97,7 @@ impl WorkerConfig {
             data_dir: config_dir.join(&self.data_dir),
             nodes: self.nodes.iter().map(node).collect(),
             threads: self.threads,
+            metrics: self.metrics,
         };
         crate::worker::check(&options)?;
         Ok(options)

@@ -1,6 +1,7 @@
 //! The good end of a worker: no new jobs, the running ones finished, receipts acknowledged, then gone.
 
 use crate::error::WorkerError;
+use crate::notify::{self, Moment};
 use crate::worker::{Drained, Worker, WorkerHandle};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -25,6 +26,7 @@ impl Worker {
             }
         }
         tracing::info!(target: "worker", "draining: no new jobs");
+        notify::tell(Moment::Stopping);
         for node in &self.shared.nodes {
             node.idle().await;
         }

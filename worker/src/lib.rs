@@ -8,15 +8,19 @@
 
 pub mod backend;
 pub mod config;
+pub mod conformance;
 mod connection;
 pub mod control;
 pub mod doctor;
 pub mod drain;
 mod error;
+pub mod follow;
 mod frame;
 mod job_table;
 pub mod keys;
+mod metrics;
 mod node;
+pub mod notify;
 mod offer;
 mod outbox;
 mod receipt;

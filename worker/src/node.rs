@@ -3,6 +3,7 @@
 use crate::backend::{Backend, BackendIdentity};
 use crate::job_table::JobTable;
 use crate::keys::{NodeKey, OperatorKey};
+use crate::metrics::{Counters, add};
 use crate::offer::{self, Refusal};
 use crate::outbox::{Outbox, RECEIPTS_UNSENT_MAX};
 use crate::receipt::now_us;
@@ -27,6 +28,7 @@ pub(crate) struct Node {
     slot_count: u32,
     slots: Arc<Semaphore>,
     jobs: JobTable,
+    pub(crate) counters: Arc<Counters>,
     heartbeat_count: AtomicU64,
     draining: watch::Receiver<bool>,
     client: Client,
@@ -36,6 +38,7 @@ pub(crate) struct Node {
 pub(crate) struct NodeParts {
     pub(crate) id: NodeId,
     pub(crate) outbox: Outbox,
+    pub(crate) counters: Arc<Counters>,
     pub(crate) operator: OperatorKey,
     pub(crate) sealing: NodeKey,
     /// By their names on the rate card.
@@ -51,6 +54,7 @@ impl Node {
         Node {
             id: parts.id,
             outbox: parts.outbox,
+            counters: parts.counters,
             operator: parts.operator,
             sealing: parts.sealing,
             models: parts.models,
@@ -186,6 +190,7 @@ impl Node {
 
     async fn refuse(&self, offer: &JobOffer, refusal: Refusal) {
         let Refusal { reason, detail } = refusal;
+        add(&self.counters.refused, 1);
         tracing::info!(target: "worker", job = %offer.job, attempt = offer.attempt, ?reason, detail, "offer refused");
         let subject = result_subject(&self.operator(), &self.id, &offer.gateway, &offer.job, offer.attempt);
         self.publish(&subject, &ResultMessage::Nak { attempt: offer.attempt, reason, detail }).await;
@@ -194,6 +199,8 @@ impl Node {
     /// Stops an attempt; one that does not run (any more) needs nothing.
     pub(crate) fn handle_cancel(&self, payload: &[u8]) {
         match serde_json::from_slice::<Cancel>(payload) {
+            // Asks only whether anybody listens.
+            Ok(cancel) if cancel.job == protocol::id::JobId([0; 16]) => {}
             Ok(cancel) => {
                 let running = self.jobs.cancel((cancel.job, cancel.attempt));
                 tracing::info!(target: "worker", job = %cancel.job, attempt = cancel.attempt, running, "cancel");

@@ -3,6 +3,7 @@
 
 use crate::backend::{Canceller, Running, Step};
 use crate::frame::FrameBatcher;
+use crate::metrics::add;
 use crate::node::Node;
 use crate::receipt::{Attempt, Outcome, now_us, signed_bytes};
 use crate::stop::StopScan;
@@ -66,9 +67,15 @@ pub(crate) async fn run(job: Job) {
     node.publish(&subject, &ResultMessage::Accept { attempt: offer.attempt }).await;
     let Running { mut steps, canceller } = running;
     let mut progress = Progress::new(&offer, &body, canceller, started_us);
+    add(&node.counters.input_tokens, body.prompt_ids.len() as u64);
+    let (begun, mut first) = (Instant::now(), true);
     let end = loop {
         let wake = progress.next(&mut steps, &mut cancelled).await;
         let (frame, end) = progress.take(wake);
+        if first && !progress.output_ids.is_empty() {
+            first = false;
+            node.counters.note_first_token(begun.elapsed());
+        }
         if let Some(frame) = frame {
             node.publish(&subject, &ResultMessage::Frame(frame)).await;
         }
@@ -78,6 +85,7 @@ pub(crate) async fn run(job: Job) {
     };
     let seq = progress.batcher.frame_count();
     progress.canceller.cancel();
+    count(&node, &end, &progress);
     match end {
         End::Failed(detail) => {
             tracing::warn!(target: "worker", job = %offer.job, attempt = offer.attempt, detail, "job failed");
@@ -94,6 +102,16 @@ pub(crate) async fn run(job: Job) {
             drop(slot);
             node.publish(&subject, &ResultMessage::Done { seq, receipt }).await;
         }
+    }
+}
+
+fn count(node: &Node, end: &End, progress: &Progress) {
+    let counters = &node.counters;
+    add(&counters.output_tokens, progress.output_ids.len() as u64);
+    match end {
+        End::Failed(_) => add(&counters.failed, 1),
+        End::Receipt { finish: Finish::Cancelled, .. } => add(&counters.cancelled, 1),
+        End::Receipt { .. } => add(&counters.finished, 1),
     }
 }
 

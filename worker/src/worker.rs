@@ -5,6 +5,7 @@ use crate::backend::builtin::{Builtin, BuiltinOptions};
 use crate::connection::{ConnectRequest, EVENTS_WAITING_MAX, connect};
 use crate::error::WorkerError;
 use crate::keys::{NodeKey, OperatorKey, jwt_subject};
+use crate::metrics::{self, Counters};
 use crate::node::{Node, NodeParts};
 use crate::outbox::{self, OutboxOptions};
 use crate::{control, subscribe};
@@ -13,6 +14,7 @@ use protocol::id::{NodeId, OperatorId, SealingKey};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File, TryLockError};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
@@ -38,6 +40,8 @@ pub struct WorkerOptions {
     pub nodes: Vec<NodeOptions>,
     /// Threads that compute, for each model file.
     pub threads: u32,
+    /// Loopback address of `/metrics`, `/healthz` and `/readyz`; `None` for none.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// One node.
@@ -128,6 +132,9 @@ pub(crate) struct Shared {
     pub(crate) nodes: Vec<Arc<Node>>,
     pub(crate) drain: watch::Sender<bool>,
     pub(crate) unsent: watch::Receiver<usize>,
+    pub(crate) counters: Arc<Counters>,
+    /// Where the metrics port really is.
+    pub(crate) metrics_address: Option<SocketAddr>,
 }
 
 impl Worker {
@@ -163,11 +170,18 @@ impl Worker {
         tasks.spawn(watch_connection(event_queue, connects_sender));
         tasks.spawn(sender.run());
         let unsent = outbox.unsent();
+        let counters = Arc::<Counters>::default();
+        let metrics_port = match options.metrics {
+            Some(address) => Some(metrics::bind(address).await?),
+            None => None,
+        };
+        let metrics_address = metrics_port.as_ref().and_then(|port| port.local_addr().ok());
         let mut nodes = Vec::with_capacity(options.nodes.len());
         for node in &options.nodes {
             let parts = NodeParts {
                 id: node.id,
                 outbox: outbox.clone(),
+                counters: Arc::clone(&counters),
                 operator: options.operator_key.clone(),
                 sealing: NodeKey::open_or_create(&options.data_dir, &node.id)?,
                 models: node.models.iter().map(|m| (m.name.clone(), backends[path_of(m)].clone())).collect(),
@@ -177,9 +191,14 @@ impl Worker {
             };
             nodes.push(Arc::new(Node::new(parts)));
         }
-        let shared = Shared { operator: options.operator_key.operator(), client, nodes, drain, unsent };
+        let operator = options.operator_key.operator();
+        let shared = Shared { operator, client, nodes, drain, unsent, counters, metrics_address };
         let mut worker = Worker { shared: Arc::new(shared), tasks, _lock: lock };
         worker.listen(&options.data_dir, draining).await?;
+        if let Some(port) = metrics_port {
+            let handle = worker.handle();
+            worker.tasks.spawn(metrics::serve(port, handle));
+        }
         Ok(worker)
     }
 
@@ -206,6 +225,11 @@ impl WorkerHandle {
     /// Asks the worker to take no new jobs, finish those it has and end. Returns at once.
     pub fn drain(&self) {
         self.shared.drain.send_replace(true);
+    }
+
+    /// Where `/metrics` is, with the port that the system chose for 0.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.shared.metrics_address
     }
 
     /// What it does now.

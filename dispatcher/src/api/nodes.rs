@@ -18,6 +18,7 @@ use journal::SubmitError;
 use ledger::Refusal;
 use ledger::command::{Command, CommandBody};
 use ledger::query::{self, NodeView};
+use protocol::amount::Amount;
 use protocol::event::Actor;
 use protocol::event::node::{NodeRegistered, OperatorRegistered};
 use protocol::id::{EvmAddress, IdempotencyKey, NodeId, OperatorId, SealingKey};
@@ -158,7 +159,30 @@ pub(crate) async fn one(
     let read = shared.client.read(move |state| query::node(state, id));
     let view = read.await.map_err(|error| refusals::api_error(&shared, error, None))?;
     let view = view.ok_or_else(|| ApiError::not_found("node_unknown", "No such node is registered."))?;
-    Ok(Json(describe(&shared, &view)))
+    let mut told = describe(&shared, &view);
+    told["earnings"] = earnings(&shared, view.operator).await?;
+    Ok(Json(told))
+}
+
+/// What the node's operator earned with all its nodes, in whole units. The log that everybody may read says the same.
+async fn earnings(shared: &Shared, operator: OperatorId) -> Result<Value, ApiError> {
+    let read = shared.client.read(move |state| {
+        let assets = query::assets(state).to_vec();
+        (query::earnings(state, operator), assets)
+    });
+    let (lines, assets) = read.await.map_err(|error| refusals::api_error(shared, error, None))?;
+    let line = |line: query::Earnings| {
+        let asset = assets.get(line.asset.0 as usize)?;
+        let text = |amount: Amount| amount.to_decimal_string(asset.ledger_scale);
+        Some(json!({
+            "asset": asset.symbol,
+            "accrued": text(line.accrued),
+            "settling": text(line.settling),
+            "payable": text(line.payable),
+            "claimed": text(line.claimed),
+        }))
+    };
+    Ok(lines.into_iter().filter_map(line).collect())
 }
 
 fn describe(shared: &Shared, view: &NodeView) -> Value {
@@ -166,7 +190,11 @@ fn describe(shared: &Shared, view: &NodeView) -> Value {
     let table = shared.table();
     let why: Map<String, Value> =
         view.models.iter().map(|model| (model.clone(), json!(table.why(&view.node, model, now)))).collect();
+    let standing = table.standing(&view.node, now);
+    let breaker = table.parked_until_us(&view.node, now);
     json!({
+        "standing": standing,
+        "parked_until_us": breaker,
         "node": view.node,
         "operator": view.operator,
         "models": view.models,

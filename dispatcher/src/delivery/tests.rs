@@ -84,7 +84,17 @@ fn check(
     worker: usize,
     delivery: Delivery,
 ) -> Result<(Charge, u64, u64, u8), VoidReason> {
-    match bill(answered, &receipt(worker, Finish::Stop), &transcript(), delivery) {
+    check_after(0, answered, worker, delivery)
+}
+
+/// The same for an attempt that went on after so many tokens.
+fn check_after(
+    cut: u64,
+    answered: &Answered,
+    worker: usize,
+    delivery: Delivery,
+) -> Result<(Charge, u64, u64, u8), VoidReason> {
+    match bill(answered, &receipt(worker, Finish::Stop), &transcript(), delivery, cut) {
         Bill::Charge(s) => Ok((s.charge, s.worker_units, s.gateway_units, s.chain_head.0[0])),
         Bill::Void(why) => Err(why),
     }
@@ -99,6 +109,19 @@ fn the_smaller_count_of_what_was_delivered_is_charged() {
     assert_eq!(check(&answered(4, Some(Cut::Stop)), 6, Stream), Ok((Charge::Completed, 6, 4, 4)));
     assert_eq!(check(&answered(2, Some(Cut::ClientGone)), 6, Stream), Ok((Charge::ClientGone, 6, 2, 2)));
     assert_eq!(check(&answered(2, Some(Cut::Shutdown)), 4, Stream), Ok((Charge::ClientGone, 4, 2, 2)));
+}
+
+#[test]
+fn what_came_before_its_cut_is_not_an_attempts_own() {
+    use Delivery::Stream;
+    assert_eq!(check_after(2, &answered(6, None), 6, Stream), Ok((Charge::Completed, 6, 6, 6)));
+    assert_eq!(check_after(6, &answered(6, None), 6, Stream), Err(VoidReason::NoUsage));
+    let left = answered(4, Some(Cut::ClientGone));
+    assert_eq!(
+        check_after(4, &left, 6, Stream),
+        Err(VoidReason::ClientGone),
+        "it left while it was repeated"
+    );
 }
 
 #[test]

@@ -5,9 +5,12 @@
 use super::outgoing::{self, Address};
 use super::transcript::{Mark, Piece, Transcript};
 use super::{Inbox, Incoming};
+use crate::failover::{SeamFault, Sent};
 use crate::gateway::until_raised;
 use async_nats::Client;
+use protocol::id::AccountId;
 use protocol::job_message::{ACCEPT_MS_MAX, NakReason, ResultMessage};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
@@ -16,8 +19,11 @@ use tokio::time::{Instant, sleep_until};
 pub const SILENCE_MS_MAX: u64 = 120_000;
 /// How long a cancelled node has to send its receipt.
 pub const CANCEL_RECEIPT_MS_MAX: u64 = 10_000;
-/// How often a node's heartbeats are looked at while it works.
-const ALIVE_CHECK_MS: u64 = 500;
+/// After so much silence it is looked whether the node is still there: its heartbeats, and whether anybody listens at its
+/// subject; and again after the same time.
+const LOOK_MS: u64 = 150;
+/// When nobody listened it is looked once more after this: a node may be about to be connected again.
+const LOOK_TWICE_MS: u64 = 50;
 
 /// What the client's side is told.
 #[derive(Debug)]
@@ -51,24 +57,28 @@ pub enum Fault {
     Broken(String),
     /// The receipt does not stand.
     ReceiptInvalid(String),
+    /// It made another answer than the node before it.
+    Seam(SeamFault),
     /// The job's deadline passed.
     Late,
 }
 
 impl Fault {
-    /// Whether it counts against the node.
-    pub fn report(&self) -> crate::router::Report {
+    /// Whether it counts against the node; `account` is whose job it was. What a customer could bring about on purpose
+    /// counts once a customer. Of two nodes that differ at a seam nobody knows yet which is wrong.
+    pub fn report(&self, account: AccountId) -> crate::router::Report {
         use crate::router::Report;
         match self {
-            Fault::Nak(NakReason::Busy | NakReason::Draining | NakReason::Unsupported) => Report::Neutral,
+            Fault::Nak(NakReason::Busy) => Report::Busy,
+            Fault::Nak(NakReason::Draining | NakReason::Unsupported) => Report::Neutral,
             Fault::Nak(NakReason::Model | NakReason::Body)
             | Fault::NoResponders
             | Fault::NotAnswered
             | Fault::Vanished
-            | Fault::Failed
             | Fault::Broken(_)
-            | Fault::ReceiptInvalid(_)
-            | Fault::Late => Report::Bad,
+            | Fault::ReceiptInvalid(_) => Report::Bad,
+            Fault::Failed | Fault::Late => Report::BadFor(account),
+            Fault::Seam(_) => Report::Neutral,
         }
     }
 
@@ -82,6 +92,7 @@ impl Fault {
             Fault::Failed => "failed",
             Fault::Broken(_) => "broken",
             Fault::ReceiptInvalid(_) => "receipt_invalid",
+            Fault::Seam(_) => "seam",
             Fault::Late => "late",
         }
     }
@@ -126,8 +137,12 @@ pub struct Attempt<'a> {
     pub address: Address,
     /// Messages of the node.
     pub inbox: Inbox,
+    /// Token of this gateway.
+    pub gateway: &'a str,
     /// To send a cancel.
     pub nats: &'a Client,
+    /// How often that was connected when the attempt began.
+    pub connects: u64,
     /// The client's side.
     pub client: &'a mpsc::Sender<ToClient>,
     /// `true` when this coordinator stops.
@@ -138,6 +153,8 @@ pub struct Attempt<'a> {
     pub is_alive: &'a (dyn Fn() -> bool + Send + Sync),
     /// Told of every frame end that reached the client.
     pub note_progress: &'a (dyn Fn(Mark) + Send + Sync),
+    /// What of the answer is with the client, from this attempt and those before it.
+    pub sent: &'a mut Sent,
     /// Judges a receipt when it comes, before the last text goes out; says what is wrong.
     pub judge: &'a (dyn Fn(Ended<'_>) -> Result<(), String> + Send + Sync),
 }
@@ -153,6 +170,28 @@ pub struct Ended<'a> {
     pub transcript: &'a Transcript,
     /// Whether the gateway had ended it.
     pub cut: Option<Cut>,
+}
+
+/// How fast the node spoke, by what came.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Pace {
+    first: Option<(Instant, u64)>,
+    last: Option<(Instant, u64)>,
+}
+
+impl Pace {
+    fn note(&mut self, tokens: u64) {
+        let now = Instant::now();
+        self.first = self.first.or(Some((now, tokens)));
+        self.last = Some((now, tokens));
+    }
+
+    /// Tokens from the end of the first frame on, that end's one included, and the microseconds they took.
+    pub fn tokens_and_us(self) -> Option<(u64, u64)> {
+        let ((from, before), (until, all)) = (self.first?, self.last?);
+        let took_us = u64::try_from((until - from).as_micros()).unwrap_or(u64::MAX);
+        Some((all - before + 1, took_us))
+    }
 }
 
 /// Text on its way to the client.
@@ -179,7 +218,7 @@ enum Wake {
     ClientGone,
     Shutdown,
     Timer,
-    AliveCheck,
+    Look,
 }
 
 impl Attempt<'_> {
@@ -203,24 +242,32 @@ impl Attempt<'_> {
         }
     }
 
-    /// Relays until the end. On a fault, `transcript` tells how far it came; whether text reached the client, `any_text`.
-    pub async fn relay(&mut self, transcript: &mut Transcript, any_text: &mut bool) -> End {
+    /// Relays until the end. On a fault, `transcript` tells how far it came; what reached the client, [`Attempt::sent`].
+    pub async fn relay(&mut self, transcript: &mut Transcript, pace: &mut Pace) -> End {
         let mut state = Relaying {
             waiting: Waiting::default(),
-            delivered: None,
             receipt: None,
             cut: None,
             timer: self.next_timer(None),
-            alive_checks: tokio::time::interval(Duration::from_millis(ALIVE_CHECK_MS)),
+            look_at: Instant::now() + Duration::from_millis(LOOK_MS),
+            nobody: false,
         };
         loop {
-            if let Some(end) = state.end_if_over(*any_text) {
+            if let Some(end) = state.end_if_over(self.sent) {
                 return end;
             }
             let wake = self.wake(&mut state).await;
             let fault = match wake {
-                Wake::Node(incoming) => self.on_node(&mut state, incoming, transcript).await,
-                Wake::ClientReady if self.send_waiting(&mut state, any_text) => None,
+                Wake::Node(Some(Incoming::NoResponders)) => self.on_nobody(&mut state),
+                Wake::Node(incoming) => {
+                    state.heard();
+                    let fault = self.on_node(&mut state, incoming, transcript).await;
+                    if state.cut.is_none() && !transcript.ids().is_empty() {
+                        pace.note(transcript.ids().len() as u64);
+                    }
+                    fault
+                }
+                Wake::ClientReady if self.send_waiting(&mut state) => None,
                 Wake::ClientReady | Wake::ClientGone => {
                     self.cut(&mut state, Cut::ClientGone).await;
                     None
@@ -233,8 +280,7 @@ impl Attempt<'_> {
                     Ok(()) => None,
                     Err(end) => return end,
                 },
-                Wake::AliveCheck if state.receipt.is_none() && !(self.is_alive)() => Some(Fault::Vanished),
-                Wake::AliveCheck => None,
+                Wake::Look => self.look(&mut state).await,
             };
             if let Some(fault) = fault {
                 outgoing::cancel(self.nats, &self.address).await;
@@ -257,7 +303,7 @@ impl Attempt<'_> {
             () = self.client.closed(), if to_client => Wake::ClientGone,
             () = until_raised(stopping), if to_client => Wake::Shutdown,
             () = sleep_until(state.timer) => Wake::Timer,
-            _ = state.alive_checks.tick() => Wake::AliveCheck,
+            () = sleep_until(state.look_at), if state.receipt.is_none() => Wake::Look,
         }
     }
 
@@ -269,7 +315,7 @@ impl Attempt<'_> {
     ) -> Option<Fault> {
         let message = match incoming {
             Some(Incoming::Message(message)) => *message,
-            Some(Incoming::NoResponders) => return Some(Fault::NoResponders),
+            Some(Incoming::NoResponders) => return self.on_nobody(state),
             Some(Incoming::Malformed) => {
                 return Some(Fault::Broken("not a message of the protocol".to_owned()));
             }
@@ -278,9 +324,13 @@ impl Attempt<'_> {
         match message {
             ResultMessage::Frame(frame) => {
                 let was_stopped = transcript.is_stopped();
-                match transcript.push(&frame) {
-                    Ok(piece) => state.waiting.add(piece),
+                let piece = match transcript.push(&frame) {
+                    Ok(piece) => self.sent.pass(piece, transcript),
                     Err(fault) => return Some(Fault::Broken(fault.to_string())),
+                };
+                match piece {
+                    Ok(piece) => state.waiting.add(piece),
+                    Err(fault) => return Some(Fault::Seam(fault)),
                 }
                 if state.cut.is_none() {
                     state.timer = self.next_timer(None);
@@ -298,7 +348,12 @@ impl Attempt<'_> {
                 if let Err(reason) = (self.judge)(ended) {
                     return Some(Fault::ReceiptInvalid(reason));
                 }
-                state.waiting.add(transcript.finish());
+                let last = transcript.finish();
+                match self.sent.pass(last, transcript).and_then(|piece| self.sent.is_through(piece)) {
+                    Ok(piece) => state.waiting.add(piece),
+                    Err(_) if state.cut.is_some_and(|cut| cut != Cut::Stop) => {}
+                    Err(fault) => return Some(Fault::Seam(fault)),
+                }
                 state.receipt = Some(receipt);
                 state.timer = self.deadline;
                 None
@@ -310,17 +365,42 @@ impl Attempt<'_> {
         }
     }
 
+    /// A silent node may be gone: its heartbeats tell after seconds, the server at once when its connection ended.
+    async fn look(&mut self, state: &mut Relaying) -> Option<Fault> {
+        if !(self.is_alive)() {
+            return Some(Fault::Vanished);
+        }
+        state.look_at = Instant::now() + Duration::from_millis(LOOK_MS);
+        outgoing::ask_for_anybody(self.nats, &self.address, self.gateway).await;
+        None
+    }
+
+    /// Nobody listens at the node's subject. After a loss of our own connection that says nothing: the node may be about to
+    /// be there again, and its heartbeats tell.
+    fn on_nobody(&mut self, state: &mut Relaying) -> Option<Fault> {
+        let connects = self.nats.statistics().connects.load(Ordering::Relaxed);
+        if connects != self.connects || state.receipt.is_some() {
+            return None;
+        }
+        if state.nobody {
+            return Some(Fault::NoResponders);
+        }
+        state.nobody = true;
+        state.look_at = Instant::now() + Duration::from_millis(LOOK_TWICE_MS);
+        None
+    }
+
     /// Sends what waits; `false` when the client has left in this very moment: then it was not delivered.
-    fn send_waiting(&mut self, state: &mut Relaying, any_text: &mut bool) -> bool {
-        let Waiting { text, reaches } = std::mem::take(&mut state.waiting);
+    fn send_waiting(&mut self, state: &mut Relaying) -> bool {
+        let Waiting { text, reaches, .. } = std::mem::take(&mut state.waiting);
         if !text.is_empty() {
-            if self.client.try_send(ToClient::Text(text)).is_err() {
+            if self.client.try_send(ToClient::Text(text.clone())).is_err() {
                 return false;
             }
-            *any_text = true;
+            self.sent.note_text(&text);
         }
         if let Some(mark) = reaches {
-            state.delivered = Some(mark);
+            self.sent.note_mark(mark);
             (self.note_progress)(mark);
         }
         true
@@ -360,21 +440,29 @@ impl Attempt<'_> {
 
 struct Relaying {
     waiting: Waiting,
-    delivered: Option<Mark>,
     receipt: Option<Vec<u8>>,
     cut: Option<Cut>,
     timer: Instant,
-    alive_checks: tokio::time::Interval,
+    /// When it is looked whether the node is still there.
+    look_at: Instant,
+    /// Whether nobody listened at the last look.
+    nobody: bool,
 }
 
 impl Relaying {
+    fn heard(&mut self) {
+        self.nobody = false;
+        self.look_at = Instant::now() + Duration::from_millis(LOOK_MS);
+    }
+
     /// Over when the receipt is here and nothing waits for the client any more.
-    fn end_if_over(&mut self, any_text: bool) -> Option<End> {
+    fn end_if_over(&mut self, sent: &Sent) -> Option<End> {
         let client_wants = self.cut.is_none_or(|cut| cut == Cut::Stop);
         if client_wants && !self.waiting.is_empty() {
             return None;
         }
         let receipt = self.receipt.take()?;
-        Some(End::Answered(Answered { receipt, delivered: self.delivered, any_text, cut: self.cut }))
+        let (delivered, any_text) = (sent.mark(), sent.any_text());
+        Some(End::Answered(Answered { receipt, delivered, any_text, cut: self.cut }))
     }
 }

@@ -74,6 +74,20 @@ pub async fn offer(
     nats.publish_with_reply(subject, reply, payload.into()).await.map_err(|e| send(&e))
 }
 
+/// No job has this id: a cancel for it asks only whether anybody listens. Who does ignores it, as every cancel of a job that it
+/// does not run; when nobody does, the server says so at the attempt's result subject.
+const NOBODYS_JOB: JobId = JobId([0; 16]);
+
+/// Asks the server whether anybody listens at the node's subject.
+pub async fn ask_for_anybody(nats: &Client, to: &Address, gateway: &str) {
+    let Ok(payload) = serde_json::to_vec(&Cancel { job: NOBODYS_JOB, attempt: 0 }) else { return };
+    let reply = result_subject(&to.operator, &to.node, gateway, &to.job, to.attempt);
+    let subject = cancel_subject(&to.operator, &to.node);
+    if let Err(error) = nats.publish_with_reply(subject, reply, payload.into()).await {
+        tracing::warn!(target: "relay", job = %to.job, %error, "not asked whether the node is there");
+    }
+}
+
 /// Tells the node to stop. Lost cancels do no harm: the deadline ends the job.
 pub async fn cancel(nats: &Client, to: &Address) {
     let message = Cancel { job: to.job, attempt: to.attempt };

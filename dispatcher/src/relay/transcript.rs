@@ -151,6 +151,11 @@ impl Transcript {
         &self.ids
     }
 
+    /// Every frame end, in order.
+    pub fn marks(&self) -> &[Mark] {
+        &self.marks
+    }
+
     /// Frames that came.
     pub fn frames(&self) -> u64 {
         self.frames

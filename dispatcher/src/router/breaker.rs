@@ -27,8 +27,9 @@ pub enum Standing {
 /// State of one node's breaker.
 #[derive(Clone, Debug, Default)]
 pub struct Breaker {
-    /// The newest failures, oldest first; at most [`FAILURES_MAX`].
-    failures_us: Vec<u64>,
+    /// Failures that still count.
+    failures_us: [u64; FAILURES_MAX],
+    failure_count: usize,
     parked_until_us: Option<u64>,
     probing: bool,
 }
@@ -54,9 +55,17 @@ impl Breaker {
             self.park(now_us);
             return;
         }
-        self.failures_us.retain(|at| at.saturating_add(FAILURE_WINDOW_US) > now_us);
-        self.failures_us.push(now_us);
-        if self.failures_us.len() >= FAILURES_MAX {
+        let mut kept = 0;
+        for at in 0..self.failure_count {
+            let failed_us = self.failures_us[at];
+            if failed_us.saturating_add(FAILURE_WINDOW_US) > now_us {
+                self.failures_us[kept] = failed_us;
+                kept += 1;
+            }
+        }
+        self.failures_us[kept] = now_us;
+        self.failure_count = kept + 1;
+        if self.failure_count >= FAILURES_MAX {
             self.park(now_us);
         }
     }
@@ -76,8 +85,13 @@ impl Breaker {
         }
     }
 
+    /// When its standing changes by itself, if it does.
+    pub fn next_change_us(&self, now_us: u64) -> Option<u64> {
+        self.parked_until_us.filter(|until_us| *until_us > now_us)
+    }
+
     fn park(&mut self, now_us: u64) {
-        self.failures_us.clear();
+        self.failure_count = 0;
         self.probing = false;
         self.parked_until_us = Some(now_us.saturating_add(PARK_US));
     }

@@ -9,9 +9,9 @@ pub const WEIGHT_ONE: u64 = 1_000_000;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Day {
-    number: u64,
-    good: u64,
-    bad: u64,
+    number: u32,
+    good: u32,
+    bad: u32,
 }
 
 /// Ends of one node's jobs.
@@ -23,19 +23,22 @@ pub struct Health {
 impl Health {
     /// A job ended well.
     pub fn note_good(&mut self, now_us: u64) {
-        self.day(now_us).good += 1;
+        let day = self.day(now_us);
+        day.good = day.good.saturating_add(1);
     }
 
     /// A job failed by the node's fault.
     pub fn note_bad(&mut self, now_us: u64) {
-        self.day(now_us).bad += 1;
+        let day = self.day(now_us);
+        day.bad = day.bad.saturating_add(1);
     }
 
     /// Share of good ends in the window, in millionths; all of them when there were none.
     pub fn share_ppm(&self, now_us: u64) -> u64 {
         let today = now_us / DAY_US;
-        let recent = self.days.iter().filter(|d| d.number + WINDOW_DAYS > today);
-        let (good, bad) = recent.fold((0, 0), |(good, bad), d| (good + d.good, bad + d.bad));
+        let recent = self.days.iter().filter(|d| u64::from(d.number) + WINDOW_DAYS > today);
+        let sum = |(good, bad), d: &Day| (good + u64::from(d.good), bad + u64::from(d.bad));
+        let (good, bad) = recent.fold((0, 0), sum);
         // One imagined good end: a single failure of a newcomer does not weigh like a ruined record.
         (good + 1) * WEIGHT_ONE / (good + bad + 1)
     }
@@ -49,8 +52,8 @@ impl Health {
     }
 
     fn day(&mut self, now_us: u64) -> &mut Day {
-        let number = now_us / DAY_US;
-        let slot = &mut self.days[(number % WINDOW_DAYS) as usize];
+        let number = (now_us / DAY_US) as u32;
+        let slot = &mut self.days[number as usize % WINDOW_DAYS as usize];
         if slot.number != number {
             *slot = Day { number, good: 0, bad: 0 };
         }

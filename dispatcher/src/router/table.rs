@@ -1,18 +1,84 @@
-//! The node table of one dispatcher: least loaded by the fraction of capacity in use, chance among equals weighed by
-//! health. One owner; time and chance are arguments. A plain scan: an index stands behind the same doors when a network
-//! outgrows it.
+//! The node table: who may get a job, and who gets it. Least loaded by the fraction of capacity in use; among equals one is
+//! drawn, with health as a weight. The least loaded are found in an index, not by looking at everybody: what changes with
+//! time (heartbeats that stay away, parked nodes, a newcomer's week) changes by timers that a choice runs first.
+//! Pure: time and chance are arguments. One table owns a model's nodes; two with half the truth would both choose the same.
 
-use super::breaker::{Breaker, Standing};
-use super::health::{Health, WEIGHT_ONE};
-use super::reason::Reason;
-use protocol::id::{NodeId, OperatorId, SealingKey};
+use super::affinity::Affinity;
+use super::breaker::Standing;
+use super::index::{Index, load};
+use super::lanes::{Lane, reserved};
+use super::node::{Node, ONLINE_CREDIT_US, Serve, Share, Standings};
+use super::reason::{REASONS, Reason, Rule};
+use super::{health::WEIGHT_ONE, ramp};
+use protocol::id::{AccountId, NodeId, OperatorId, SealingKey};
 use protocol::job_message::{HEARTBEAT_MS, HEARTBEATS_MISSED_MAX, Heartbeat};
-use std::collections::BTreeMap;
+use serde::{Deserialize, Serialize};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
 
 /// A node without a heartbeat for this long takes nothing.
 pub const ALIVE_US: u64 = HEARTBEAT_MS * 1_000 * (HEARTBEATS_MISSED_MAX as u64) + HEARTBEAT_MS * 500;
-/// Draws among equals before the first drawn is taken as it is.
+/// Draws among equals before one is taken as it is.
 const TIE_DRAWS_MAX: u32 = 8;
+/// A customer can strike an operator once in this time; what more of its jobs fail says nothing.
+pub const STRIKE_WINDOW_US: u64 = super::breaker::FAILURE_WINDOW_US;
+/// Strikes that are remembered.
+const STRIKES_MAX: usize = 16_384;
+
+/// How nodes of the same load are drawn.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RouteBy {
+    /// By the fourth power of their share of good ends.
+    Score,
+    /// By that share itself, in which time online counts.
+    Availability,
+}
+
+/// The rules of a network. Without defaults: a network says what it wants.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TableOptions {
+    /// How equals are drawn.
+    pub route_by: RouteBy,
+    /// Part of the declared slots that is used, millionths.
+    pub capacity_ppm: u64,
+    /// Where a newcomer's week begins, millionths; [`WEIGHT_ONE`] leaves it out.
+    pub ramp_start_ppm: u64,
+    /// Part of a model's capacity that is kept for the dedicated lane, millionths.
+    pub dedicated_reserve_ppm: u64,
+    /// The network's own hardware, by operator: serves when no operator's node can.
+    pub fallback: BTreeMap<OperatorId, Pool>,
+}
+
+impl TableOptions {
+    /// A network that trusts everybody from the first day and keeps nothing back.
+    pub fn open() -> TableOptions {
+        TableOptions {
+            route_by: RouteBy::Score,
+            capacity_ppm: WEIGHT_ONE,
+            ramp_start_ppm: WEIGHT_ONE,
+            dedicated_reserve_ppm: 0,
+            fallback: BTreeMap::new(),
+        }
+    }
+}
+
+/// Which nodes are asked first, second, third.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pool {
+    /// Everybody's.
+    Operators,
+    /// The project's accelerators.
+    Accelerator,
+    /// The server's own processor.
+    Processor,
+    /// Nodes below the speed floor.
+    LastResort,
+}
+
+/// How many pools there are.
+const POOLS: usize = 4;
 
 /// What a node's registration says.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -36,6 +102,10 @@ pub struct Pick<'a> {
     pub model: &'a str,
     /// Nodes this request already tried.
     pub tried: &'a [NodeId],
+    /// Its lane.
+    pub lane: Lane,
+    /// A hash of the prompt's beginning, to find the node that has it in its cache.
+    pub prefix: Option<u64>,
     /// A random number; decides among equals.
     pub draw: u64,
 }
@@ -49,6 +119,13 @@ pub struct Chosen {
     pub operator: OperatorId,
     /// Job bodies are sealed to it.
     pub sealing_key: SealingKey,
+    /// By which rule.
+    pub rule: Rule,
+    /// The lane whose share of the model it uses.
+    pub lane: Lane,
+    /// Its row and the model's, so that giving it back looks nothing up.
+    slot: u32,
+    model: u32,
 }
 
 /// How a job ended, for the node's standing.
@@ -56,220 +133,574 @@ pub struct Chosen {
 pub enum Report {
     /// Verified and delivered.
     Good,
-    /// The node's fault.
+    /// The node's fault, whoever asked.
     Bad,
-    /// Says nothing about the node: a cancel, a caller's mistake, a refusal for want of slots.
+    /// The node's fault, in a way that a customer could bring about on purpose: counts once a customer, operator and window.
+    BadFor(AccountId),
+    /// It had said that it had a slot, and was busy.
+    Busy,
+    /// Says nothing about the node: a cancel, a caller's mistake.
     Neutral,
 }
 
+#[derive(Clone, Debug, Default)]
+struct ModelRow {
+    pools: [Index; POOLS],
+    /// Nodes registered for it, by how they were judged.
+    reasons: [u32; REASONS],
+    /// Of the nodes that take jobs.
+    capacity: u64,
+    inflight: u64,
+    /// Jobs of the dedicated lane.
+    dedicated: u64,
+}
+
 #[derive(Clone, Debug)]
-struct Node {
-    spec: NodeSpec,
-    inflight: u32,
-    seen_us: Option<u64>,
-    /// Sequence number of its last heartbeat: it grows while the worker lives.
-    beat_seq: Option<u64>,
-    /// How often the worker began anew; jobs of an earlier life are lost.
-    life: u64,
-    loaded: Vec<String>,
-    advertised_slots: u32,
-    draining: bool,
-    breaker: Breaker,
-    health: Health,
+struct Operator {
+    since_us: u64,
+    /// Of its node that left last.
+    left: Option<Standings>,
+}
+
+/// What was decided so far.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Decisions {
+    /// Jobs given out, by rule in the order of [`Rule::ALL`].
+    pub chosen: [u64; Rule::ALL.len()],
+    /// Jobs for which there was no node, by reason in the order of [`Reason::ALL`].
+    pub refused: [u64; REASONS],
+}
+
+impl Decisions {
+    /// Part of the jobs that the network's own hardware served, millionths.
+    pub fn fallback_ppm(&self) -> u64 {
+        let all: u64 = self.chosen.iter().sum();
+        let own = Rule::ALL.iter().zip(self.chosen).filter(|(rule, _)| rule.is_fallback());
+        own.map(|(_, count)| count).sum::<u64>() * WEIGHT_ONE / all.max(1)
+    }
 }
 
 /// All nodes this dispatcher may use.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Table {
-    nodes: BTreeMap<NodeId, Node>,
+    options: TableOptions,
+    nodes: Vec<Option<Node>>,
+    free: Vec<u32>,
+    slots: HashMap<NodeId, u32>,
+    models: Vec<ModelRow>,
+    model_rows: HashMap<String, u32>,
+    operators: HashMap<OperatorId, Operator>,
+    strikes: HashMap<(OperatorId, AccountId), u64>,
+    timers: BinaryHeap<Reverse<(u64, u32)>>,
+    affinity: Affinity,
+    decisions: Decisions,
 }
 
 impl Table {
-    /// Adds a node, or replaces what it declares; its load and standing stay.
-    pub fn register(&mut self, spec: NodeSpec) {
-        match self.nodes.get_mut(&spec.node) {
-            Some(node) => node.spec = spec,
-            None => {
-                let node = Node {
-                    inflight: 0,
-                    seen_us: None,
-                    beat_seq: None,
-                    life: 0,
-                    loaded: Vec::new(),
-                    advertised_slots: 0,
-                    draining: false,
-                    breaker: Breaker::default(),
-                    health: Health::default(),
-                    spec,
-                };
-                self.nodes.insert(node.spec.node, node);
-            }
+    /// An empty table.
+    pub fn new(options: TableOptions) -> Table {
+        Table {
+            options,
+            nodes: Vec::new(),
+            free: Vec::new(),
+            slots: HashMap::new(),
+            models: Vec::new(),
+            model_rows: HashMap::new(),
+            operators: HashMap::new(),
+            strikes: HashMap::new(),
+            timers: BinaryHeap::new(),
+            affinity: Affinity::default(),
+            decisions: Decisions::default(),
         }
+    }
+
+    /// Adds a node, or replaces what it declares; its load and standing stay. A new node of an operator whose last one left
+    /// has that one's standing.
+    pub fn register(&mut self, spec: NodeSpec, now_us: u64) {
+        let serves: Vec<Serve> = spec.models.iter().map(|model| self.serve(model)).collect();
+        let slot = match self.slots.get(&spec.node).copied() {
+            Some(slot) => {
+                if self.node(&spec.node).is_some_and(|node| node.spec == spec) {
+                    return;
+                }
+                self.unplace(slot);
+                let node = self.nodes[slot as usize].as_mut().expect("a slot by name is taken");
+                let loaded: Vec<u32> = node.serves.iter().filter(|s| s.loaded).map(|s| s.model).collect();
+                node.serves = serves;
+                node.serves.iter_mut().for_each(|s| s.loaded = loaded.contains(&s.model));
+                node.spec = spec;
+                slot
+            }
+            None => self.add(spec, serves),
+        };
+        self.look(slot, now_us);
+    }
+
+    fn add(&mut self, spec: NodeSpec, serves: Vec<Serve>) -> u32 {
+        let pool = self.options.fallback.get(&spec.operator).copied().unwrap_or(Pool::Operators);
+        let left = self.operators.get_mut(&spec.operator).and_then(|operator| operator.left.take());
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.nodes.push(None);
+            (self.nodes.len() - 1) as u32
+        });
+        self.slots.insert(spec.node, slot);
+        self.nodes[slot as usize] = Some(Node {
+            spec,
+            pool,
+            inflight: 0,
+            seen_us: None,
+            beat_seq: None,
+            life: 0,
+            advertised_slots: 0,
+            draining: false,
+            measured: None,
+            standing: left.unwrap_or_default(),
+            online_from_us: 0,
+            serves,
+            capacity: 0,
+            weight_ppm: WEIGHT_ONE,
+            timer_us: u64::MAX,
+        });
+        slot
+    }
+
+    fn serve(&mut self, model: &str) -> Serve {
+        let row = match self.model_rows.get(model) {
+            Some(row) => *row,
+            None => {
+                let row = self.models.len() as u32;
+                self.models.push(ModelRow::default());
+                self.model_rows.insert(model.to_owned(), row);
+                row
+            }
+        };
+        // Not counted anywhere yet.
+        Serve { model: row, loaded: false, shown: Reason::NotRegistered, stand: None, counted: None }
     }
 
     /// Takes a node out for good.
     pub fn retire(&mut self, node: &NodeId) {
-        self.nodes.remove(node);
+        let Some(slot) = self.slots.remove(node) else { return };
+        self.unplace(slot);
+        if let Some(node) = self.nodes[slot as usize].take()
+            && let Some(operator) = self.operators.get_mut(&node.spec.operator)
+        {
+            operator.left = Some(node.standing);
+        }
+        self.free.push(slot);
     }
 
     /// A heartbeat of `operator` came; `false` when no such node of that operator is registered.
     pub fn heartbeat(&mut self, operator: &OperatorId, beat: &Heartbeat, now_us: u64) -> bool {
-        match self.nodes.get_mut(&beat.node).filter(|n| n.spec.operator == *operator) {
-            Some(node) => {
-                node.seen_us = Some(now_us);
-                if node.beat_seq.is_some_and(|last| beat.seq <= last) {
-                    node.life += 1;
-                }
-                node.beat_seq = Some(beat.seq);
-                node.loaded.clone_from(&beat.models);
-                node.advertised_slots = beat.slots;
-                node.draining = beat.draining;
-                true
-            }
-            None => false,
+        let Some(slot) = self.slots.get(&beat.node).copied() else { return false };
+        let Some(node) = self.nodes[slot as usize].as_mut().filter(|n| n.spec.operator == *operator) else {
+            return false;
+        };
+        self.operators.entry(*operator).or_insert(Operator { since_us: now_us, left: None });
+        if !node.is_alive(now_us) {
+            node.online_from_us = now_us;
         }
+        while now_us.saturating_sub(node.online_from_us) >= ONLINE_CREDIT_US {
+            node.online_from_us += ONLINE_CREDIT_US;
+            node.standing.health.note_good(node.online_from_us);
+        }
+        node.seen_us = Some(now_us);
+        if node.beat_seq.is_some_and(|last| beat.seq <= last) {
+            node.life += 1;
+        }
+        node.beat_seq = Some(beat.seq);
+        node.advertised_slots = beat.slots;
+        node.draining = beat.draining;
+        for serve in &mut node.serves {
+            let name = |model: &String| self.model_rows.get(model) == Some(&serve.model);
+            serve.loaded = beat.models.iter().any(name);
+        }
+        self.look(slot, now_us);
+        true
     }
 
     /// Takes a slot of the least loaded eligible node, or says why there is none: the reason nearest to eligible.
+    ///
+    /// # Errors
+    /// The [`Reason`]; nothing is taken.
     pub fn choose(&mut self, pick: Pick<'_>, now_us: u64) -> Result<Chosen, Reason> {
-        let mut equals: Vec<NodeId> = Vec::new();
-        let mut best = (1u64, 0u64);
-        let mut nearest = Reason::NotRegistered;
-        for (id, node) in &self.nodes {
-            let reason = node.reason(&pick, now_us);
-            if reason != Reason::Eligible {
-                nearest = nearer(nearest, reason);
-                continue;
-            }
-            let load = (u64::from(node.inflight), u64::from(node.capacity()));
-            // a/b against c/d without a division.
-            match (load.0 * best.1.max(1)).cmp(&(best.0 * load.1)) {
-                _ if equals.is_empty() => (best, equals) = (load, vec![*id]),
-                std::cmp::Ordering::Less => (best, equals) = (load, vec![*id]),
-                std::cmp::Ordering::Equal => equals.push(*id),
-                std::cmp::Ordering::Greater => {}
+        self.run_timers(now_us);
+        let found = self.find(&pick);
+        match &found {
+            Ok((_, rule, _)) => self.decisions.chosen[*rule as usize] += 1,
+            Err(reason) => self.decisions.refused[*reason as usize] += 1,
+        }
+        let (slot, rule, model) = found?;
+        let node = self.nodes[slot as usize].as_mut().expect("an indexed node is there");
+        let rule = match node.is_probe(now_us) {
+            true => Rule::Probe,
+            false => rule,
+        };
+        node.inflight += 1;
+        node.standing.breaker.note_dispatch(now_us);
+        node.standing.floor.note_dispatch(now_us);
+        let NodeSpec { node, operator, sealing_key, .. } = node.spec;
+        self.models[model as usize].dedicated += u64::from(pick.lane == Lane::Dedicated);
+        if let Some(prefix) = pick.prefix {
+            self.affinity.note(prefix, model, slot);
+        }
+        self.refresh(slot, now_us);
+        Ok(Chosen { node, operator, sealing_key, rule, lane: pick.lane, slot, model })
+    }
+
+    fn find(&self, pick: &Pick<'_>) -> Result<(u32, Rule, u32), Reason> {
+        let Some(&model) = self.model_rows.get(pick.model) else {
+            return Err(if self.slots.is_empty() {
+                Reason::NotRegistered
+            } else {
+                Reason::ModelNotRegistered
+            });
+        };
+        let row = &self.models[model as usize];
+        if pick.lane != Lane::Dedicated && self.options.dedicated_reserve_ppm > 0 {
+            let kept = reserved(row.capacity, self.options.dedicated_reserve_ppm, row.dedicated);
+            let free = row.capacity.saturating_sub(row.inflight);
+            if free > 0 && free <= kept {
+                return Err(Reason::Reserved);
             }
         }
-        let id = self.draw_among(&equals, pick.draw, now_us).ok_or(nearest)?;
-        let node = self.nodes.get_mut(&id).expect("an id just found in the table");
-        node.inflight += 1;
-        node.breaker.note_dispatch(now_us);
-        let NodeSpec { node, operator, sealing_key, .. } = node.spec;
-        Ok(Chosen { node, operator, sealing_key })
+        for (pool, index) in row.pools.iter().enumerate() {
+            for level in index.levels() {
+                let Some((slot, rule)) = self.draw_among(level, pick, model) else { continue };
+                let rule = match pool {
+                    1 => Rule::FallbackAccelerator,
+                    2 => Rule::FallbackProcessor,
+                    3 => Rule::LastResort,
+                    _ => rule,
+                };
+                return Ok((slot, rule, model));
+            }
+        }
+        Err(self.nearest(row))
+    }
+
+    /// The most helpful of the reasons why a model's nodes are not there: one that passes by itself before one that does not.
+    fn nearest(&self, row: &ModelRow) -> Reason {
+        let there = Reason::ALL.into_iter().filter(|reason| row.reasons[*reason as usize] > 0);
+        // Who may take it was tried: it would have been chosen.
+        let there = there.map(|reason| if reason == Reason::Eligible { Reason::Tried } else { reason });
+        match there.max_by_key(|reason| (reason.passes_by_itself(), *reason)) {
+            Some(reason) => reason,
+            None if self.slots.is_empty() => Reason::NotRegistered,
+            None => Reason::ModelNotRegistered,
+        }
     }
 
     /// Gives a slot back.
-    pub fn release(&mut self, node: &NodeId) {
-        if let Some(node) = self.nodes.get_mut(node) {
+    pub fn release(&mut self, chosen: &Chosen, now_us: u64) {
+        if chosen.lane == Lane::Dedicated {
+            let row = &mut self.models[chosen.model as usize];
+            row.dedicated = row.dedicated.saturating_sub(1);
+        }
+        let Some(node) = self.nodes.get_mut(chosen.slot as usize).and_then(Option::as_mut) else { return };
+        if node.spec.node == chosen.node {
             node.inflight = node.inflight.saturating_sub(1);
+            self.refresh(chosen.slot, now_us);
         }
     }
 
     /// How the job on that node ended.
     pub fn report(&mut self, node: &NodeId, report: Report, now_us: u64) {
-        let Some(node) = self.nodes.get_mut(node) else { return };
+        let Some(slot) = self.slots.get(node).copied() else { return };
+        let Some(operator) = self.nodes[slot as usize].as_ref().map(|node| node.spec.operator) else {
+            return;
+        };
+        let counts = match report {
+            Report::BadFor(account) => self.strike(operator, account, now_us),
+            Report::Good | Report::Bad | Report::Busy | Report::Neutral => true,
+        };
+        let Some(node) = self.nodes[slot as usize].as_mut() else { return };
+        let Standings { breaker, floor, health } = &mut node.standing;
         match report {
             Report::Good => {
-                node.breaker.note_success();
-                node.health.note_good(now_us);
+                breaker.note_success();
+                health.note_good(now_us);
             }
-            Report::Bad => {
-                node.breaker.note_failure(now_us);
-                node.health.note_bad(now_us);
+            Report::Bad | Report::BadFor(_) if counts => {
+                breaker.note_failure(now_us);
+                floor.note_nothing();
+                health.note_bad(now_us);
             }
-            Report::Neutral => node.breaker.note_neutral(),
+            Report::Neutral | Report::Bad | Report::BadFor(_) => {
+                breaker.note_neutral();
+                floor.note_nothing();
+            }
+            Report::Busy => {
+                breaker.note_neutral();
+                floor.note_nothing();
+                node.note_busy(now_us);
+            }
         }
+        self.look(slot, now_us);
+    }
+
+    /// An answer of that node had so many tokens and took so long from its first to its last, as the gateway saw it.
+    pub fn note_pace(&mut self, node: &NodeId, tokens: u64, took_us: u64, now_us: u64) {
+        let Some(slot) = self.slots.get(node).copied() else { return };
+        let Some(node) = self.nodes[slot as usize].as_mut() else { return };
+        node.standing.floor.note_answer(tokens, took_us, now_us);
+        self.look(slot, now_us);
+    }
+
+    /// Whether this strike is the customer's first against that operator in the window.
+    fn strike(&mut self, operator: OperatorId, account: AccountId, now_us: u64) -> bool {
+        let fresh = |at: &u64| at.saturating_add(STRIKE_WINDOW_US) > now_us;
+        if self.strikes.get(&(operator, account)).is_some_and(fresh) {
+            return false;
+        }
+        if self.strikes.len() >= STRIKES_MAX {
+            self.strikes.retain(|_, at| fresh(at));
+        }
+        if self.strikes.len() < STRIKES_MAX {
+            self.strikes.insert((operator, account), now_us);
+        }
+        true
     }
 
     /// Whether its heartbeats come.
     pub fn is_alive(&self, node: &NodeId, now_us: u64) -> bool {
-        self.nodes.get(node).is_some_and(|n| n.is_alive(now_us))
+        self.node(node).is_some_and(|n| n.is_alive(now_us))
     }
 
     /// The worker's life: another number means that it was started again and has lost what it ran.
     pub fn life(&self, node: &NodeId) -> Option<u64> {
-        self.nodes.get(node).map(|n| n.life)
+        self.node(node).map(|n| n.life)
     }
 
-    /// Why a node would or would not get the next job of `model`.
+    /// Why a node would or would not get the next job of `model`. Judged from the beginning, not read from the index.
     pub fn why(&self, node: &NodeId, model: &str, now_us: u64) -> Reason {
-        let pick = Pick { model, tried: &[], draw: 0 };
-        self.nodes.get(node).map_or(Reason::NotRegistered, |n| n.reason(&pick, now_us))
+        let Some(node) = self.node(node) else { return Reason::NotRegistered };
+        let row = self.model_rows.get(model);
+        let serve = node.serves.iter().find(|serve| Some(&serve.model) == row);
+        node.judge(serve, node.capacity_at(self.share(&node.spec.operator), now_us), now_us).0
+    }
+
+    /// Until when a node is parked, if it is.
+    pub fn parked_until_us(&self, node: &NodeId, now_us: u64) -> Option<u64> {
+        match self.node(node)?.standing.breaker.standing(now_us) {
+            Standing::Parked { until_us } => Some(until_us),
+            Standing::Closed | Standing::ProbeDue | Standing::Probing => None,
+        }
     }
 
     /// Jobs out at a node.
     pub fn inflight(&self, node: &NodeId) -> u32 {
-        self.nodes.get(node).map_or(0, |n| n.inflight)
+        self.node(node).map_or(0, |n| n.inflight)
+    }
+
+    /// What a node's operator may know about it.
+    pub fn standing(&self, node: &NodeId, now_us: u64) -> Option<NodeStanding> {
+        let node = self.node(node)?;
+        let share = self.share(&node.spec.operator);
+        let seen = node.seen_us.is_some();
+        Some(NodeStanding {
+            inflight: node.inflight,
+            capacity: node.capacity_at(share, now_us),
+            declared: node.spec.slots,
+            ramp_ppm: ramp::share_ppm(share.ramp_start_ppm, share.since_us, now_us),
+            good_ppm: node.standing.health.share_ppm(now_us),
+            tokens_per_ks: node.standing.floor.tokens_per_ks(),
+            since_us: seen.then_some(share.since_us),
+            pool: node.pool,
+        })
     }
 
     /// Nodes that are alive, not leaving, and have a model loaded that they are registered for.
     pub fn online(&self, now_us: u64) -> usize {
-        let serves = |n: &&Node| n.spec.models.iter().any(|m| n.loaded.contains(m));
-        self.nodes.values().filter(|n| n.is_alive(now_us) && !n.draining).filter(serves).count()
+        let nodes = self.nodes.iter().flatten();
+        nodes.filter(|n| n.is_alive(now_us) && !n.draining && n.serves.iter().any(|s| s.loaded)).count()
     }
 
-    fn draw_among(&self, equals: &[NodeId], draw: u64, now_us: u64) -> Option<NodeId> {
-        let count = equals.len() as u64;
-        let first = *equals.get(usize::try_from(draw.checked_rem(count)?).ok()?)?;
-        let mut random = draw;
-        for _ in 0..TIE_DRAWS_MAX {
-            random = next(random);
-            let drawn = equals[((random >> 32) % count) as usize];
-            let weight = self.nodes.get(&drawn).map_or(0, |n| n.health.weight_ppm(now_us));
-            random = next(random);
-            if (random >> 32) % WEIGHT_ONE < weight {
-                return Some(drawn);
+    /// Registered nodes by why they would or would not get a job, a model each; the order is [`Reason::ALL`]'s.
+    pub fn reasons(&mut self, now_us: u64) -> [u64; REASONS] {
+        self.run_timers(now_us);
+        let mut sums = [0; REASONS];
+        for row in &self.models {
+            for (sum, count) in sums.iter_mut().zip(row.reasons) {
+                *sum += u64::from(count);
             }
         }
-        Some(first)
+        sums
+    }
+
+    /// What was decided since the table was made.
+    pub fn decisions(&self) -> &Decisions {
+        &self.decisions
+    }
+
+    fn node(&self, node: &NodeId) -> Option<&Node> {
+        self.nodes[*self.slots.get(node)? as usize].as_ref()
+    }
+
+    fn share(&self, operator: &OperatorId) -> Share {
+        let since_us = self.operators.get(operator).map_or(u64::MAX, |operator| operator.since_us);
+        let TableOptions { capacity_ppm, ramp_start_ppm, .. } = self.options;
+        Share { capacity_ppm, ramp_start_ppm, since_us }
+    }
+
+    /// One of a level that was not tried: the one that has the prompt's beginning, else a drawn one.
+    fn draw_among(&self, level: &[u32], pick: &Pick<'_>, model: u32) -> Option<(u32, Rule)> {
+        let node = |slot: u32| self.nodes[slot as usize].as_ref().expect("an indexed node is there");
+        let untried = |slot: u32| !pick.tried.contains(&node(slot).spec.node);
+        let rule = if level.len() == 1 { Rule::LeastLoaded } else { Rule::Drawn };
+        let warm = pick.prefix.and_then(|prefix| self.affinity.find(prefix, model));
+        let is_equal = |slot: &u32| level.len() > 1 && self.stands_in(*slot, model, level) && untried(*slot);
+        if let Some(slot) = warm.filter(is_equal) {
+            return Some((slot, Rule::Affinity));
+        }
+        let count = level.len() as u64;
+        let mut random = pick.draw;
+        for _ in 0..TIE_DRAWS_MAX {
+            random = next(random);
+            let drawn = level[((random >> 32) * count >> 32) as usize];
+            random = next(random);
+            if (random >> 32) % WEIGHT_ONE < node(drawn).weight_ppm && untried(drawn) {
+                return Some((drawn, rule));
+            }
+        }
+        let start = (random >> 32) * count >> 32;
+        let turned = (0..count).map(|step| level[((start + step) % count) as usize]);
+        turned.take(pick.tried.len() + 1).find(|slot| untried(*slot)).map(|slot| (slot, rule))
+    }
+
+    /// Whether a slot is one of this very level.
+    fn stands_in(&self, slot: u32, model: u32, level: &[u32]) -> bool {
+        let Some(node) = self.nodes.get(slot as usize).and_then(Option::as_ref) else { return false };
+        let serve = node.serves.iter().find(|serve| serve.model == model);
+        let place = serve.and_then(|serve| serve.stand).map(|(_, place)| place.at as usize);
+        place.and_then(|at| level.get(at)) == Some(&slot)
+    }
+
+    /// Looks at every node whose time has come.
+    fn run_timers(&mut self, now_us: u64) {
+        while let Some(Reverse((due_us, slot))) = self.timers.peek().copied() {
+            if due_us > now_us {
+                return;
+            }
+            self.timers.pop();
+            let Some(node) = self.nodes[slot as usize].as_mut() else { continue };
+            if node.timer_us == due_us {
+                node.timer_us = u64::MAX;
+                self.look(slot, now_us);
+            }
+        }
+    }
+
+    /// Works out what a node may have, where it stands, and when to look again.
+    fn look(&mut self, slot: u32, now_us: u64) {
+        let Some(node) = self.nodes[slot as usize].as_ref() else { return };
+        let share = self.share(&node.spec.operator);
+        let by = self.options.route_by;
+        let Some(node) = self.nodes[slot as usize].as_mut() else { return };
+        node.forget_measured(now_us);
+        node.capacity = node.capacity_at(share, now_us);
+        node.weight_ppm = node.weight_at(share, by, now_us);
+        let due_us = node.next_change_us(share, now_us);
+        if due_us < node.timer_us {
+            node.timer_us = due_us;
+            self.timers.push(Reverse((due_us, slot)));
+        }
+        self.refresh(slot, now_us);
+    }
+
+    /// Puts a node where its load and standing say.
+    fn refresh(&mut self, slot: u32, now_us: u64) {
+        let Some(node) = self.nodes[slot as usize].as_mut() else { return };
+        let mut serves = std::mem::take(&mut node.serves);
+        for serve in &mut serves {
+            let Some(node) = self.nodes[slot as usize].as_ref() else { break };
+            let (capacity, inflight) = (node.capacity, node.inflight);
+            let (reason, pool) = node.judge(Some(serve), capacity, now_us);
+            self.count(serve, reason, (u64::from(capacity), u64::from(inflight)));
+            let stand = pool.map(|pool| (pool, load(inflight, capacity)));
+            if serve.stand.map(|(pool, place)| (pool, place.load)) != stand {
+                self.unstand(serve);
+                let pools = &mut self.models[serve.model as usize].pools;
+                serve.stand = stand.map(|(pool, load)| (pool, pools[pool as usize].insert(slot, load)));
+            }
+        }
+        self.put_back(slot, serves);
+    }
+
+    fn put_back(&mut self, slot: u32, serves: Vec<Serve>) {
+        if let Some(node) = self.nodes[slot as usize].as_mut() {
+            node.serves = serves;
+        }
+    }
+
+    /// Counts a node among its model's by how it was judged; `load` is its capacity and its jobs.
+    fn count(&mut self, serve: &mut Serve, reason: Reason, load: (u64, u64)) {
+        self.uncount(serve);
+        let row = &mut self.models[serve.model as usize];
+        row.reasons[reason as usize] += 1;
+        serve.shown = reason;
+        if matches!(reason, Reason::Eligible | Reason::Full) {
+            row.capacity += load.0;
+            row.inflight += load.1;
+            serve.counted = Some(load);
+        }
+    }
+
+    fn uncount(&mut self, serve: &mut Serve) {
+        let row = &mut self.models[serve.model as usize];
+        if serve.shown != Reason::NotRegistered {
+            row.reasons[serve.shown as usize] -= 1;
+            serve.shown = Reason::NotRegistered;
+        }
+        let (capacity, inflight) = serve.counted.take().unwrap_or_default();
+        row.capacity -= capacity;
+        row.inflight -= inflight;
+    }
+
+    /// Takes a node out of its models' sums and indexes.
+    fn unplace(&mut self, slot: u32) {
+        let Some(node) = self.nodes[slot as usize].as_mut() else { return };
+        let mut serves = std::mem::take(&mut node.serves);
+        for serve in &mut serves {
+            self.unstand(serve);
+            self.uncount(serve);
+        }
+        self.put_back(slot, serves);
+    }
+
+    fn unstand(&mut self, serve: &mut Serve) {
+        let Some((pool, place)) = serve.stand.take() else { return };
+        let row = &mut self.models[serve.model as usize];
+        let Some(moved) = row.pools[pool as usize].remove(place) else { return };
+        let moved = self.nodes[moved as usize].as_mut().expect("an indexed node is there");
+        let theirs = moved.serves.iter_mut().find(|theirs| theirs.model == serve.model);
+        theirs.expect("it stood there for this model").stand = Some((pool, place));
     }
 }
 
-impl Node {
-    fn capacity(&self) -> u32 {
-        self.spec.slots.min(self.advertised_slots)
-    }
-
-    fn is_alive(&self, now_us: u64) -> bool {
-        self.seen_us.is_some_and(|seen| now_us < seen.saturating_add(ALIVE_US))
-    }
-
-    fn reason(&self, pick: &Pick<'_>, now_us: u64) -> Reason {
-        if self.seen_us.is_none() {
-            return Reason::NeverSeen;
-        }
-        if !self.is_alive(now_us) {
-            return Reason::HeartbeatMissed;
-        }
-        if self.draining {
-            return Reason::Draining;
-        }
-        if !self.spec.models.iter().any(|m| m == pick.model) {
-            return Reason::ModelNotRegistered;
-        }
-        if !self.loaded.iter().any(|m| m == pick.model) {
-            return Reason::ModelNotLoaded;
-        }
-        if pick.tried.contains(&self.spec.node) {
-            return Reason::Tried;
-        }
-        match self.breaker.standing(now_us) {
-            Standing::Parked { .. } => Reason::Parked,
-            Standing::Probing => Reason::Probing,
-            Standing::Closed | Standing::ProbeDue if self.inflight >= self.capacity() => Reason::Full,
-            Standing::Closed | Standing::ProbeDue => Reason::Eligible,
-        }
-    }
-}
-
-/// The more helpful of two reasons for a refusal: one that passes by itself before one that does not.
-fn nearer(a: Reason, b: Reason) -> Reason {
-    let rank = |r: Reason| (r.passes_by_itself(), r);
-    if rank(b) > rank(a) { b } else { a }
+/// What an operator may know about its node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct NodeStanding {
+    /// Jobs out.
+    pub inflight: u32,
+    /// Jobs at once that it may have now.
+    pub capacity: u32,
+    /// Jobs at once that it declared.
+    pub declared: u32,
+    /// Part of them that its operator's first week lets it have, millionths.
+    pub ramp_ppm: u64,
+    /// Share of good ends in fourteen days, millionths.
+    pub good_ppm: u64,
+    /// Thousandths of a token a second that it sustained; `null` while nothing is known.
+    pub tokens_per_ks: Option<u64>,
+    /// First heartbeat of any node of its operator, microseconds UTC.
+    pub since_us: Option<u64>,
+    /// Whether it is everybody's or the network's own.
+    pub pool: Pool,
 }
 
 /// splitmix64: spreads one random number over several draws.
-fn next(state: u64) -> u64 {
+pub fn next(state: u64) -> u64 {
     let mut z = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

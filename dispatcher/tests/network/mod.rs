@@ -107,6 +107,7 @@ impl Network {
             proofs: None,
             lane: "prepaid".to_owned(),
             readings: Arc::new(Vec::new),
+            routing: dispatcher::router::TableOptions::open(),
         }
     }
 

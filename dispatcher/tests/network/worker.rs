@@ -34,6 +34,8 @@ pub enum Script {
     FailAfter(usize),
     /// Sends so many tokens and falls silent, heartbeats too.
     VanishAfter(usize),
+    /// Sends so many tokens of the text and is gone, connection and all.
+    DieAfter(&'static str, usize),
     /// Leaves a frame out.
     Gap,
     /// Signs twice the tokens it sent.
@@ -135,6 +137,9 @@ impl Worker {
             while let Some(message) = subscription.next().await {
                 if message.subject.ends_with(".cancel") {
                     let cancel: Cancel = serde_json::from_slice(&message.payload).unwrap();
+                    if cancel.job == JobId([0; 16]) {
+                        continue;
+                    }
                     worker.cancels.lock().unwrap().push(cancel.job);
                     worker.cancelled.send_replace(Some(cancel.job));
                 } else {
@@ -196,6 +201,7 @@ impl Worker {
         let (text, count, wait_ms) = match script {
             Script::Say(text) | Script::ReceiptToStreamOnly(text) => (text, usize::MAX, 0),
             Script::Slowly(text, ms) => (text, usize::MAX, ms),
+            Script::DieAfter(text, n) => (text, n, 0),
             Script::FailAfter(n) | Script::VanishAfter(n) => ("one two three four five six", n, 0),
             _ => ("one two three", usize::MAX, 0),
         };
@@ -224,6 +230,11 @@ impl Worker {
                 self.say(&offer, ResultMessage::Failed { seq: sent as u64, detail: "broken".into() }).await;
             }
             Script::VanishAfter(_) => self.silence(),
+            Script::DieAfter(..) => {
+                self.silence();
+                self.client.flush().await.unwrap();
+                self.client.drain().await.unwrap();
+            }
             Script::LieAboutCount => {
                 let twice = [&ids[..], &ids[..]].concat();
                 self.done(&offer, &body, sent, &twice, finish).await;

@@ -94,6 +94,7 @@ impl Network {
                 models: vec![ModelOptions { name: MODEL_NAME.into(), backend }],
             }],
             threads: 1,
+            metrics: None,
         }
     }
 
