@@ -81,6 +81,8 @@ async fn options(
         proofs: None,
         lane: own.lane.clone(),
         readings: Arc::new(Vec::new),
+        pages: Some(crate::network::pages::of_gateway()),
+        welcome: None,
     })
 }
 

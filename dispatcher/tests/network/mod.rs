@@ -107,6 +107,8 @@ impl Network {
             proofs: None,
             lane: "prepaid".to_owned(),
             readings: Arc::new(Vec::new),
+            pages: None,
+            welcome: None,
         }
     }
 
