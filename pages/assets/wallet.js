@@ -58,19 +58,27 @@ async function fund(say) {
   const base = parts(amount, contracts.token_decimals);
   say("Your wallet asks you to sign the limit.");
   await authorise(from, amount);
+  const { deposited: before } = await standing(from);
   say("Your wallet asks you to let the vault take the tokens, then to deposit them.");
   await transact(from, contracts.token, `0x095ea7b3${word(contracts.vault)}${word(base)}`);
-  await transact(from, contracts.vault, `0x47e7ef24${word(from)}${word(base)}`);
-  say(`Deposited. It counts after ${confirmations} blocks.`);
-  await counted(from, say);
+  const { blockNumber } = await transact(from, contracts.vault, `0x47e7ef24${word(from)}${word(base)}`);
+  await counted({ from, mined: Number(blockNumber), confirmations, before }, say);
 }
 
-/** Until the deposit is in the books; each look says how it stands. */
-async function counted(from, say) {
+/** What the books know of a wallet's deposits, and the balance. */
+async function standing(from) {
+  const balance = await call("/v1/balance");
+  const known = balance.wallets.find(({ wallet: address }) => address.toLowerCase() === from.toLowerCase());
+  return { balance, deposited: known?.deposited_units ?? 0 };
+}
+
+/** Until the deposit is in the books; each look says how many blocks lie on it. */
+async function counted({ from, mined, confirmations, before }, say) {
   for (;;) {
-    const balance = await call("/v1/balance");
-    const known = balance.wallets.find(({ wallet: address }) => address.toLowerCase() === from.toLowerCase());
-    if (known?.deposited_units > 0) {
+    const { balance, deposited } = await standing(from);
+    const newest = Number(await wallet().request({ method: "eth_blockNumber" }));
+    say(`Deposited. ${Math.min(Math.max(newest - mined, 0), confirmations)} of ${confirmations} blocks; then it can be spent.`);
+    if (deposited > before) {
       say("The deposit is confirmed and can be spent.");
       at("balance").textContent = balance.balances[0]?.available ?? "";
       return;

@@ -9,6 +9,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Method};
 use axum::response::{IntoResponse, Response};
 use maud::{Markup, html};
+use protocol::amount::Amount;
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -130,15 +131,16 @@ fn option(model: &Value, nodes: &Value) -> Markup {
     }
 }
 
-/// What a million tokens cost, exactly, when the price of one is a decimal of at most twelve digits.
+/// Digits that prices are read with: more than any asset has.
+const PRICE_DECIMALS: u8 = 12;
+
+/// What a million tokens cost, exactly.
 pub(crate) fn per_million(terms: &Value) -> String {
-    let base: i128 = terms["price"]["base_units"].as_str().and_then(|t| t.parse().ok()).unwrap_or(0);
-    let per = terms["per_units"].as_u64().unwrap_or(1).max(1);
+    let per = i128::from(terms["per_units"].as_u64().unwrap_or(1).max(1));
     let decimal = terms["price"]["amount"].as_str().unwrap_or("0");
-    let scale = decimal.split_once('.').map_or(0, |(_, fraction)| fraction.len());
-    let million = base.saturating_mul(1_000_000) / i128::from(per);
-    let scale = u8::try_from(scale).unwrap_or(0);
-    figures::exact(&protocol::amount::Amount(million).to_decimal_string(scale))
+    let price = Amount::parse_decimal(decimal, PRICE_DECIMALS).unwrap_or(Amount::ZERO);
+    let million = Amount(price.0.saturating_mul(1_000_000) / per);
+    figures::exact(&million.to_decimal_string(PRICE_DECIMALS))
 }
 
 /// Nodes that would take the next request of a model.
@@ -154,9 +156,9 @@ mod tests {
 
     #[test]
     fn a_million_tokens_cost_what_one_does_a_million_times() {
-        let terms = json!({"price": {"amount": "0.000004000", "base_units": "4000"}, "per_units": 1});
+        let terms = json!({"price": {"amount": "0.000004", "base_units": "4000"}, "per_units": 1});
         assert_eq!(per_million(&terms), "4.00");
-        let terms = json!({"price": {"amount": "0.001200000", "base_units": "1200000"}, "per_units": 1000});
+        let terms = json!({"price": {"amount": "0.0012", "base_units": "1200000"}, "per_units": 1000});
         assert_eq!(per_million(&terms), "1.20");
     }
 

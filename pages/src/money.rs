@@ -147,7 +147,7 @@ fn buckets(viewer: &Viewer) -> Markup {
                                     td.n { (figure("remaining")) }
                                     td.n.lo { (figure("held")) }
                                     td.n { (figure("spendable")) }
-                                    td.n {
+                                    td.when {
                                         @match bucket["expires_us"].as_u64() {
                                             Some(end) => { (utc(end)) " (" (distance(now, end)) ")" }
                                             None => "does not end"
@@ -179,7 +179,7 @@ fn holds_sheet(holds: &[JobView], assets: &[Asset]) -> Markup {
                                     td { code { (short(&job.job.to_string())) } }
                                     td { (job.model) }
                                     td.n { (exact(&job.amount.to_decimal_string(scale))) }
-                                    td.n { (utc(job.due_us)) }
+                                    td.when { (utc(job.due_us)) }
                                 }
                             }
                         }

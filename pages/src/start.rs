@@ -225,7 +225,7 @@ pub(crate) async fn sign_in(
             }
             Ok(response)
         }
-        Err(error) => Ok(sign_in_form(Some(&error.message))),
+        Err(error) => Ok((error.status, sign_in_form(Some(&error.message))).into_response()),
     }
 }
 

@@ -14,7 +14,7 @@ mkdirSync(pictures, { recursive: true });
 
 const DESKTOP = { width: 1280, height: 800 };
 const PHONE = { width: 390, height: 844 };
-const PATIENCE_MS = 60_000;
+const PATIENCE_MS = Number(process.env.PATIENCE_MS ?? 60_000);
 
 export function check(holds, words) {
   if (!holds) throw new Error(words);
@@ -30,6 +30,8 @@ export async function open() {
 }
 export async function close() { await browser?.close(); }
 
+let newest = null;
+
 /** A person's browser. What its pages complain about is kept. */
 export async function person({ phone = false, dark = false, script = true, state } = {}) {
   const context = await browser.newContext({
@@ -37,12 +39,17 @@ export async function person({ phone = false, dark = false, script = true, state
     javaScriptEnabled: script, storageState: state, baseURL: gateway, permissions: ["clipboard-read", "clipboard-write"],
   });
   context.setDefaultTimeout(PATIENCE_MS);
+  // While working on a script or the stylesheet: ASSETS=pages/assets serves them from there, without a build.
+  if (process.env.ASSETS) {
+    await context.route("**/assets/*", (route) => route.fulfill({ path: join(process.env.ASSETS, new URL(route.request().url()).pathname.slice("/assets/".length)) }));
+  }
   const complaints = [];
   context.on("console", (message) => {
     if (message.type() === "error" && !/status of 4\d\d|status of 50[23]|ERR_CONNECTION/.test(message.text())) complaints.push(message.text());
   });
   context.on("weberror", (error) => complaints.push(error.error().message));
   const page = await context.newPage();
+  newest = { page, complaints };
   return { context, page, complaints };
 }
 
@@ -93,7 +100,10 @@ export async function report(scenarios) {
   for (const [name, scenario] of Object.entries(scenarios).filter(([name]) => wanted.test(name))) {
     const started = performance.now();
     let problem = null;
-    try { await scenario(); } catch (error) { problem = error.stack ?? String(error); }
+    try { await scenario(); } catch (error) {
+      problem = [error.stack ?? String(error), ...newest?.complaints ?? []].join("\n");
+      await newest?.page.screenshot({ path: join(pictures, `failed-${name}.png`) }).catch(() => null);
+    }
     failed += problem ? 1 : 0;
     process.stdout.write(`${JSON.stringify({ name, ms: Math.round(performance.now() - started), problem })}\n`);
   }

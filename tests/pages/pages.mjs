@@ -81,7 +81,10 @@ async function stoppedMidAnswer() {
   await page.getByLabel("Longest answer").selectOption("1024");
   await page.getByLabel("Your message").fill("Write a very long story about a river, with many chapters.");
   await page.getByRole("button", { name: "Send" }).click();
+  await page.getByRole("button", { name: "Stop" }).waitFor();
+  const before = await page.locator("#ask").boundingBox();
   await page.waitForFunction(() => document.querySelector(".ans .text").textContent.length > 60);
+  equal(JSON.stringify(await page.locator("#ask").boundingBox()), JSON.stringify(before), "nothing moves while it writes");
   await page.screenshot({ path: `${process.env.PICTURES}/chat-writing.png` });
   await page.getByRole("button", { name: "Stop" }).click();
   await page.getByText("Stopped by you").waitFor();
@@ -345,13 +348,13 @@ async function depositAndWithdraw() {
   await signUp(page);
   await page.goto("/money");
   await ready(page);
-  await page.getByLabel("Amount In whole tokens").fill("5");
+  await page.locator("#amount").fill("5");
   await page.getByRole("button", { name: "Sign and deposit with my wallet" }).click();
   await page.getByText("The deposit is confirmed and can be spent.").waitFor();
   await page.reload();
   await ready(page);
   check((await page.locator("#balance").innerText()).startsWith("5.5"), "welcome and deposit");
-  await page.getByLabel("Amount to withdraw").fill("2");
+  await page.locator("#take").fill("2");
   await page.getByRole("button", { name: "Get a voucher" }).click();
   await page.getByRole("button", { name: "Send it with my wallet" }).click();
   await page.getByText("Paid out by the vault.").waitFor();

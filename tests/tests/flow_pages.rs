@@ -3,8 +3,10 @@
 
 use network_tests::network::{Network, NetworkOptions, root};
 use serde_json::Value;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// Driver and browser; `None` on a machine without one.
 fn browser() -> Option<(PathBuf, PathBuf)> {
@@ -52,4 +54,28 @@ fn people_ask_pay_and_check() {
     if let Some(command) = script("pages.mjs", &network) {
         run(command, 17);
     }
+}
+
+#[test]
+fn a_conversation_outlives_a_restart() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data = dir.path().join("data");
+    let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = free.local_addr().expect("bound").port();
+    drop(free);
+    let options = NetworkOptions { data: &data, story: false };
+    let network = Network::up_at(options, port);
+    let Some(mut command) = script("restart.mjs", &network) else { return };
+    let mut script = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("node runs");
+    let mut told = BufReader::new(script.stdout.take().expect("piped"));
+    let mut line = String::new();
+    told.read_line(&mut line).expect("text");
+    assert_eq!(line.trim(), "writing", "an answer is being written");
+    network.interrupt();
+    let _again = Network::up_at(options, port);
+    script.stdin.take().expect("piped").write_all(b"up\n").expect("told");
+    line.clear();
+    told.read_line(&mut line).expect("text");
+    let ended = script.wait().expect("it ends");
+    assert!(ended.success() && line.trim() == "held", "{line}");
 }

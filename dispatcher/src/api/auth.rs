@@ -50,11 +50,7 @@ pub(crate) fn caller_or_nobody(
     headers: &HeaderMap,
     scope: Scope,
 ) -> Result<Option<Principal>, ApiError> {
-    if headers.contains_key(header::AUTHORIZATION) || session_cookie(headers).is_some() {
-        caller(shared, headers, scope).map(Some)
-    } else {
-        Ok(None)
-    }
+    if says_who(headers) { caller(shared, headers, scope).map(Some) } else { Ok(None) }
 }
 
 /// The administration.
@@ -72,6 +68,11 @@ pub(crate) fn auditor(shared: &Shared, headers: &HeaderMap) -> Result<(), ApiErr
         return Ok(());
     }
     Err(ApiError::unauthenticated("This call takes an auditor's key."))
+}
+
+/// Whether a request says whose it is, rightly or not.
+pub(crate) fn says_who(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::AUTHORIZATION) || session_cookie(headers).is_some()
 }
 
 /// The session that the browser holds for our pages.

@@ -154,7 +154,7 @@ fn timeline(name: &str, lines: &[(Event, String)]) -> Markup {
                             @for (event, sentence) in lines {
                                 tr {
                                     td { (entry_link(event.header.leaf)) }
-                                    td.n { (utc(event.header.time_us)) }
+                                    td.when { (utc(event.header.time_us)) }
                                     td { (sentence) }
                                 }
                             }

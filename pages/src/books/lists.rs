@@ -117,7 +117,7 @@ pub(crate) fn statement_table(lines: &[StatementLine]) -> Markup {
         @if lines.is_empty() {
             p { "Nothing was booked yet." }
         } @else {
-            (scroll("Statement", html! {
+            (scroll("Booked lines", html! {
                 table {
                     caption { "Newest first, at most " (LINES_MAX) " lines; plus is more for the owner" }
                     thead { tr {
@@ -128,7 +128,7 @@ pub(crate) fn statement_table(lines: &[StatementLine]) -> Markup {
                         @for line in lines {
                             tr {
                                 td { a.proof href={ "/books/entry/" (line.leaf) } { (count(line.leaf)) } }
-                                td.n { (line.time.get(..16).unwrap_or(&line.time).replace('T', " ")) }
+                                td.when { (line.time.get(..16).unwrap_or(&line.time).replace('T', " ")) }
                                 td { (line.text) }
                                 td.n { (exact(&line.amount)) }
                                 td.n.lo { (exact(&line.balance)) }
@@ -254,7 +254,7 @@ fn batch_row(batch: &BatchView) -> Markup {
     html! {
         tr {
             td { a href={ "/books/batch/" (batch.batch) } { (batch.number) } }
-            td.n { (utc(batch.closed_us)) }
+            td.when { (utc(batch.closed_us)) }
             td { (batch_state(batch)) }
             td.n { (units(batch.charged_units)) }
             td.n { (batch.payouts.len()) }

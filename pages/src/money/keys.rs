@@ -115,7 +115,7 @@ fn key_row(key: &Value) -> Markup {
             th scope="row" { (name) }
             td { code { (key["prefix"].as_str().unwrap_or("")) "…" } }
             td { (scopes.join(", ")) @if !key["spender"].is_null() { ", capped" } }
-            td.n.lo { (utc(key["created_us"].as_u64().unwrap_or(0))) }
+            td.when.lo { (utc(key["created_us"].as_u64().unwrap_or(0))) }
             td {
                 form.inline method="post" action="/money/keys/revoke" {
                     input type="hidden" name="id" value=(key["id"].as_str().unwrap_or(""));
