@@ -5,6 +5,7 @@ mod broker;
 pub mod chain_door;
 pub mod chain_options;
 pub mod operator;
+pub mod pages;
 mod payment_door;
 mod readings;
 pub mod secrets;
@@ -567,6 +568,8 @@ async fn start_gateway(ground: &mut Ground, log: &Log, models: Vec<ServedModel>)
         lane: "prepaid".to_owned(),
         readings: readings.clone(),
         routing: dispatcher::router::TableOptions::open(),
+        pages: Some(pages::of_development(ground.model.clone())),
+        welcome: Some(pages::welcome()),
     };
     let wanted = port.unwrap_or(GATEWAY_PORT);
     if port.is_some() || std::net::TcpListener::bind(address(wanted)).is_ok() {

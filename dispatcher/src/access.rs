@@ -6,6 +6,7 @@
 pub mod contents;
 pub mod idempotency;
 pub mod keys;
+pub mod recovery;
 pub mod sessions;
 pub mod settling;
 

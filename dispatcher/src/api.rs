@@ -13,6 +13,7 @@ pub mod jobs;
 pub mod log;
 pub mod models;
 pub mod nodes;
+pub mod people;
 pub mod quote;
 pub mod refusals;
 pub mod replay;

@@ -2,9 +2,11 @@
 //! Must not: endpoints, rules.
 
 use crate::access::{AccessError, Store};
+use crate::api::people::Welcome;
 use crate::api::server::{self, Server};
 use crate::clock::now_us;
 use crate::delivery::recovery::{self, RecoveryError};
+use crate::desk::Pages;
 use crate::doors::{ChainDoor, OperatorIssuer, ProofDoor};
 use crate::metrics::{Metrics, Readings};
 use crate::progress::ProgressNotes;
@@ -72,6 +74,10 @@ pub struct GatewayOptions {
     pub readings: Readings,
     /// How nodes are chosen.
     pub routing: TableOptions,
+    /// Pages beside the API; `None` serves the API alone.
+    pub pages: Option<Pages>,
+    /// Credit for people who sign up without a wallet; `None` gives none.
+    pub welcome: Option<Welcome>,
 }
 
 /// Why a gateway did not start.
@@ -147,6 +153,7 @@ pub(crate) struct Shared {
     pub proofs: Option<Arc<dyn ProofDoor>>,
     pub lane: String,
     pub readings: Readings,
+    pub welcome: Option<Welcome>,
     pub metrics: Metrics,
     pub hub: Hub,
     pub progress: ProgressNotes,
@@ -186,6 +193,7 @@ impl Gateway {
             return Err(GatewayError::Option { field, expected, given: options.name });
         }
         let listen = options.listen;
+        let pages = options.pages.clone();
         let shared = Arc::new(Shared::new(options, company)?);
         let mut tasks = JoinSet::new();
         listen_to_workers(&shared, &mut tasks).await?;
@@ -195,7 +203,7 @@ impl Gateway {
         let stopped = shared.stopping.subscribe();
         tasks.spawn(async move { writing.progress.write_until(&writing.store, stopped).await });
         tasks.spawn(expiry::run(Arc::clone(&shared)));
-        let server = server::start(Arc::clone(&shared), listen)
+        let server = server::start(Arc::clone(&shared), pages, listen)
             .await
             .map_err(|e| GatewayError::Listen { address: listen, reason: e.to_string() })?;
         tracing::info!(target: "gateway", address = %server.local_addr(), "listening");
@@ -277,6 +285,7 @@ impl Shared {
             proofs: options.proofs,
             lane: options.lane,
             readings: options.readings,
+            welcome: options.welcome,
             metrics: Metrics::default(),
             hub: Hub::default(),
             progress: ProgressNotes::default(),

@@ -15,6 +15,7 @@ mod admission;
 pub mod api;
 mod clock;
 pub mod delivery;
+mod desk;
 pub mod doors;
 mod expiry;
 mod failover;
@@ -29,7 +30,9 @@ pub mod seal;
 mod turn;
 
 pub use admission::{DEFAULT_OUTPUT_TOKENS_MAX, SLOT_WAIT_MS_MAX};
+pub use api::people::{SignedUp, Welcome, WelcomeLeft};
 pub use delivery::recovery::RecoveryError;
+pub use desk::{Answer, Call, Desk, Pages};
 pub use doors::{
     AcceptedAuthorisation, AuthorisationTerms, ChainDoor, DoorError, DoorFuture, OperatorCredentials,
     OperatorIssuer, ProofDoor, SignedVoucher, TypedData, VoucherTerms, WithdrawalMoment,

@@ -133,7 +133,8 @@ fn ready(network: &Network, customer: &Customer) -> Value {
 async fn invitation(network: &Network, customer: &Customer) -> Result<String> {
     let (url, key, model) = (&network.gateway_url, &customer.api_key, network.first_model().await?);
     Ok(format!(
-        "Up. Gateway {url}  (OpenAI base URL {url}/v1)\n\
+        "Up. Open {url} in a browser: chat, money, nodes, books.\n\
+         Gateway {url}  (OpenAI base URL {url}/v1)\n\
          API key of a funded account: {key}\n\n\
          curl {url}/v1/chat/completions -H 'authorization: Bearer {key}' -H 'content-type: application/json' \\\n  \
          -d '{{\"model\":\"{model}\",\"messages\":[{{\"role\":\"user\",\"content\":\"Hello!\"}}]}}'\n\n\

@@ -82,6 +82,8 @@ async fn options(
         lane: own.lane.clone(),
         readings: Arc::new(Vec::new),
         routing: dispatcher::router::TableOptions::open(),
+        pages: Some(crate::network::pages::of_gateway()),
+        welcome: None,
     })
 }
 

@@ -92,8 +92,13 @@ pub fn command() -> Command {
 impl Network {
     /// Starts and waits until everything answers.
     pub fn up(options: NetworkOptions<'_>) -> Network {
+        Network::up_at(options, 0)
+    }
+
+    /// The same with the gateway at a port: a browser finds it again after a restart.
+    pub fn up_at(options: NetworkOptions<'_>, port: u16) -> Network {
         let mut command = command();
-        command.args(["--json", "up", "--port", "0", "--data"]).arg(options.data);
+        command.args(["--json", "up", "--port", &port.to_string(), "--data"]).arg(options.data);
         if !options.story {
             command.arg("--no-story");
         }

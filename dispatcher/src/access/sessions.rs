@@ -28,8 +28,8 @@ pub struct NonceRecord {
 pub struct SessionRecord {
     /// Whose.
     pub account: AccountId,
-    /// The wallet that signed.
-    pub wallet: EvmAddress,
+    /// The wallet that signed; `None` for one opened by a recovery code.
+    pub wallet: Option<EvmAddress>,
     /// Microseconds UTC.
     pub expires_us: u64,
 }
@@ -61,7 +61,7 @@ impl Store {
     pub async fn create_session(
         &self,
         account: AccountId,
-        wallet: EvmAddress,
+        wallet: Option<EvmAddress>,
         now_us: u64,
     ) -> Result<String, AccessError> {
         let secret = format!("cfs_{}", data_encoding::BASE64URL_NOPAD.encode(&random_32()?));
@@ -69,6 +69,12 @@ impl Store {
         let record = SessionRecord { account, wallet, expires_us: now_us.saturating_add(SESSION_LIFE_US) };
         self.write(move |transaction| put_record(transaction, SESSIONS, &key, &record)).await?;
         Ok(secret)
+    }
+
+    /// Ends a session; `false` when there was none.
+    pub async fn end_session(&self, secret: &str) -> Result<bool, AccessError> {
+        let key = self.hash_secret(secret);
+        self.write(move |transaction| Ok(take(transaction, SESSIONS, &key)?.is_some())).await
     }
 
     /// The session of a text, if it lives.

@@ -58,7 +58,7 @@ async fn a_nonce_is_used_once_and_in_time() {
     assert!(store.use_nonce(&nonce, 2).await.unwrap().is_none());
     let late = store.create_nonce(None, 0).await.unwrap();
     assert!(store.use_nonce(&late, sessions::NONCE_LIFE_US).await.unwrap().is_none());
-    let session = store.create_session(ACCOUNT, EvmAddress([1; 20]), 0).await.unwrap();
+    let session = store.create_session(ACCOUNT, Some(EvmAddress([1; 20])), 0).await.unwrap();
     assert_eq!(store.session(&session, 1).unwrap().unwrap().account, ACCOUNT);
     assert!(store.session(&session, sessions::SESSION_LIFE_US).unwrap().is_none());
 }

@@ -1,8 +1,12 @@
 //! Listening, routes, limits on connections and headers, the headers that every answer carries.
 
 use super::error::ApiError;
-use super::{accounts, admin, audit, balance, chat, earnings, jobs, log, models, nodes, quote, sessions, withdrawals};
+use super::{
+    accounts, admin, audit, balance, chat, earnings, jobs, log, models, nodes, people, quote, sessions,
+    withdrawals,
+};
 use crate::access::random_16;
+use crate::desk::{Desk, Pages};
 use crate::gateway::{Shared, until_raised};
 use crate::metrics;
 use axum::Router;
@@ -60,11 +64,15 @@ impl Server {
 }
 
 /// Listens and serves until told to stop.
-pub(crate) async fn start(shared: Arc<Shared>, listen: SocketAddr) -> io::Result<Server> {
+pub(crate) async fn start(
+    shared: Arc<Shared>,
+    pages: Option<Pages>,
+    listen: SocketAddr,
+) -> io::Result<Server> {
     let listener = TcpListener::bind(listen).await?;
     let address = listener.local_addr()?;
     let (stop, stopped) = watch::channel(false);
-    let task = tokio::spawn(accept(listener, routes(shared), stopped));
+    let task = tokio::spawn(accept(listener, routes(shared, pages), stopped));
     Ok(Server { address, stop, task })
 }
 
@@ -118,7 +126,21 @@ fn serve(
     });
 }
 
-fn routes(shared: Arc<Shared>) -> Router {
+/// The API, and the pages beside it where there are any.
+fn routes(shared: Arc<Shared>, pages: Option<Pages>) -> Router {
+    let api = api().with_state(Arc::clone(&shared));
+    let all = match pages {
+        Some(pages) => api.clone().merge(pages(Desk::new(Arc::clone(&shared), api))),
+        None => api,
+    };
+    all.fallback(|| async {
+        ApiError::not_found("unknown_url", "There is no such call; see the API's description.")
+    })
+    .method_not_allowed_fallback(method_not_allowed)
+    .layer(middleware::from_fn_with_state(shared, standard_headers))
+}
+
+fn api() -> Router<Arc<Shared>> {
     Router::new()
         .route("/healthz", get(models::healthz))
         .route("/readyz", get(models::readyz))
@@ -151,12 +173,7 @@ fn routes(shared: Arc<Shared>) -> Router {
         .route("/v1/audit/contents/{job}", get(audit::contents))
         .route("/v1/audit/commits", get(log::commits))
         .route("/tlog/{*path}", get(log::tile))
-        .fallback(|| async {
-            ApiError::not_found("unknown_url", "There is no such call; see the API's description.")
-        })
-        .method_not_allowed_fallback(method_not_allowed)
-        .layer(middleware::from_fn_with_state(Arc::clone(&shared), standard_headers))
-        .with_state(shared)
+        .merge(people::routes())
 }
 
 /// `GET /v1/openapi.yaml`: what this gateway takes and answers.

@@ -198,7 +198,7 @@ pub(crate) async fn authorise(
     let key = IdempotencyKey::internal("authorise", &[&account.0, &terms.session.0]);
     let command = Command::new(key, Actor::Account(account), body);
     submit_until_known(&shared, command).await.map_err(|error| refusals::api_error(&shared, error, None))?;
-    let session = shared.store.create_session(account, terms.wallet, now_us()).await?;
+    let session = shared.store.create_session(account, Some(terms.wallet), now_us()).await?;
     let body = json!({
         "account": account,
         "session_token": session,

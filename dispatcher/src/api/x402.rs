@@ -4,7 +4,7 @@
 //! Must not: move money before its terms are checked, nor serve a payment that was used for something else.
 
 use super::accounts::open_own_account;
-use super::auth::Principal;
+use super::auth::{self, Principal};
 use super::body;
 use super::chat::{self, Once, request_hash};
 use super::error::ApiError;
@@ -45,7 +45,7 @@ const PAYMENT_RESPONSE: &str = "payment-response";
 
 /// Where to pay, for a request that does not say whose it is; `None` when it does or nothing is sold this way.
 pub(crate) fn till(shared: &Shared, headers: &HeaderMap) -> Option<Arc<dyn PaymentDoor>> {
-    if headers.contains_key(header::AUTHORIZATION) {
+    if auth::says_who(headers) {
         return None;
     }
     shared.chain.as_ref()?.payments()

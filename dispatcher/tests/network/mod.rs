@@ -108,6 +108,8 @@ impl Network {
             lane: "prepaid".to_owned(),
             readings: Arc::new(Vec::new),
             routing: dispatcher::router::TableOptions::open(),
+            pages: None,
+            welcome: None,
         }
     }
 

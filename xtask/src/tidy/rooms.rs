@@ -29,6 +29,7 @@ const ROOMS: &[Room] = &[
     Room { name: "projector", may_use: &["journal", "ledger", "protocol"] },
     Room { name: "bench", may_use: &["dispatcher", "journal", "kernels", "ledger", "protocol"] },
     Room { name: "dispatcher", may_use: &["journal", "kernels", "ledger", "projector", "protocol"] },
+    Room { name: "pages", may_use: &["dispatcher", "journal", "ledger", "projector", "protocol"] },
 ];
 
 /// May use every room.
