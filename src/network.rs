@@ -389,6 +389,7 @@ async fn open_journal(data: &Path, nats: &NatsServer, preset: &Preset) -> Result
     let credentials = nats.keys().credentials(Role::Writer).clone();
     let options = JournalOptions {
         genesis: Some(preset.network(&origin)?),
+        watchdog: Some(journal::watchdog::WatchdogOptions::usual(0)),
         ..JournalOptions::new(nats.url(), credentials, data.to_owned())
     };
     Ok(Journal::open(options).await?)

@@ -196,6 +196,11 @@ impl LocalLedger {
         let _ = self.queue.send(Message::Input(Input::Abandon));
     }
 
+    /// Stops the writer now, for this reason.
+    pub(crate) fn stop_for(&self, reason: StopReason) {
+        let _ = self.queue.send(Message::Input(Input::Stop(Box::new(reason))));
+    }
+
     async fn ask(
         &self,
         count: usize,

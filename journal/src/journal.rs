@@ -15,6 +15,7 @@ use crate::snapshot_store::SnapshotStore;
 use crate::snapshotter::{SnapshotOptions, Snapshotter};
 use crate::stream::{self, LEDGER_STREAM, LEDGER_SUBJECT};
 use crate::tail::TailSyncer;
+use crate::watchdog::{Watchdog, WatchdogOptions, Watched};
 use crate::writer::{Committed, Gate, Link, LinkOptions, LinkRequest, Message, TailSyncMode, Ticket, Writer};
 use protocol::event::policy::NetworkOpened;
 use protocol::id::Hash32;
@@ -63,6 +64,8 @@ pub struct JournalOptions {
     pub checkpoint: PathBuf,
     /// Where sealed segments are copied to besides.
     pub archive_copy: Option<StoreLocation>,
+    /// Compares the writer's state with what the log gives; costs the memory of a second state. `None` = nobody does.
+    pub watchdog: Option<WatchdogOptions>,
 }
 
 impl JournalOptions {
@@ -84,6 +87,7 @@ impl JournalOptions {
             unsealed_files: crate::segment::SEALED_AFTER_FILES,
             checkpoint,
             archive_copy: None,
+            watchdog: None,
         }
     }
 }
@@ -97,6 +101,7 @@ pub struct Journal {
     data_dir: PathBuf,
     ended: Option<oneshot::Receiver<()>>,
     keeper: Option<Keeper>,
+    watchdog: Option<Watchdog>,
 }
 
 /// What the threads share from the beginning.
@@ -119,6 +124,7 @@ impl Journal {
     pub async fn open(options: JournalOptions) -> Result<Journal, StartError> {
         let lock = start::lock_data_dir(&options.data_dir)?;
         let data_dir = options.data_dir.clone();
+        let watchdog = options.watchdog.clone();
         let (queue, inbox) = mpsc::unbounded_channel();
         let (position, position_rx) = watch::channel(Position::default());
         let (commits, _) = broadcast::channel(COMMITS_ANNOUNCED_MAX);
@@ -150,7 +156,18 @@ impl Journal {
                 return Err(StartError::Stopped(reason));
             }
         };
-        Ok(Journal { client, reader, commits, epoch, data_dir, ended: Some(ended), keeper: Some(keeper) })
+        let (ended, keeper) = (Some(ended), Some(keeper));
+        let mut journal = Journal { client, reader, commits, epoch, data_dir, ended, keeper, watchdog: None };
+        if let Some(options) = watchdog {
+            let watchdog = Watchdog::start(journal.client.clone(), journal.follower(), options);
+            journal.watchdog = Some(watchdog.map_err(StartError::Thread)?);
+        }
+        Ok(journal)
+    }
+
+    /// What the watchdog has compared; `None` without one.
+    pub fn watched(&self) -> Option<watch::Receiver<Watched>> {
+        self.watchdog.as_ref().map(Watchdog::watched)
     }
 
     /// The door for commands.
@@ -206,6 +223,9 @@ impl Journal {
         }
         if let Some(keeper) = self.keeper.take() {
             keeper.ended().await;
+        }
+        if let Some(watchdog) = self.watchdog.take() {
+            watchdog.end().await;
         }
         match self.client.stopped.borrow().clone() {
             Some(StopReason::Closed) => Ok(()),

@@ -22,6 +22,7 @@ pub mod standby;
 pub mod stream;
 pub mod tail;
 pub mod transparency;
+pub mod watchdog;
 pub mod writer;
 
 pub use client::{LedgerClient, SubmitError};

@@ -187,6 +187,7 @@ impl<T> Pipeline<T> {
             Input::Prepare => self.prepare(now_us, out),
             Input::Shutdown => self.shutdown(now_us, out),
             Input::Abandon => self.stop(StopReason::Abandoned, out),
+            Input::Stop(reason) => self.stop(*reason, out),
         }
     }
 

@@ -81,6 +81,21 @@ pub struct SequencerConfig {
     /// A leader in the same data directory that is silent: `kill` or `leave` it. Default `kill`.
     #[serde(default)]
     pub stuck_leader: StuckLeader,
+    /// Whether a second fold of the log is compared with the books while it runs: `on` or `off`. Default `on`; it takes the
+    /// memory of a second state.
+    #[serde(default)]
+    pub watchdog: Watchdog,
+}
+
+/// See [`SequencerConfig::watchdog`].
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Watchdog {
+    /// Spending stops where the two differ.
+    #[default]
+    On,
+    /// Nobody compares.
+    Off,
 }
 
 /// How a new network opens.

@@ -1,7 +1,7 @@
 //! Role sequencer: stands by, leads, stands by again when another one's term began. Must not: decide who leads (the lease
 //! asks, the log answers).
 
-use super::config::{RoleName, SequencerConfig, ServeConfig, StuckLeader, TailSync};
+use super::config::{RoleName, SequencerConfig, ServeConfig, StuckLeader, TailSync, Watchdog};
 use super::{asked_to_end, say};
 use crate::output::Output;
 use anyhow::{Context, Result};
@@ -9,6 +9,7 @@ use journal::JournalOptions;
 use journal::auth::Credentials;
 use journal::pipeline::StopReason;
 use journal::standby::{Leader, Standby, StandbyOptions, StuckOwner};
+use journal::watchdog::WatchdogOptions;
 use journal::writer::TailSyncMode;
 use ledger::preset::Preset;
 use serde_json::json;
@@ -62,6 +63,9 @@ fn options(config: &ServeConfig, own: &SequencerConfig) -> Result<StandbyOptions
         TailSync::Always => TailSyncMode::Always,
     };
     journal.replicas_min = own.replicas_min;
+    if own.watchdog == Watchdog::On {
+        journal.watchdog = Some(WatchdogOptions::usual(0));
+    }
     journal.archive_copy = own.archive_copy.as_ref().map(|copy| copy.parse()).transpose()?;
     let mut options = StandbyOptions::new(journal);
     options.stuck_owner = match own.stuck_leader {

@@ -283,6 +283,8 @@ pub enum Input<T> {
     Shutdown,
     /// Stop now.
     Abandon,
+    /// Stop now: the books and the log differ, or something else that a watcher found.
+    Stop(Box<StopReason>),
 }
 
 /// What is to be done, in this order.
@@ -430,6 +432,21 @@ pub enum StopReason {
         found: Hash32,
         /// What was acknowledged.
         expected: Hash32,
+    },
+    /// The state that commands are decided on is not the one that the log gives.
+    #[error(
+        "the books and the log differ at leaf {leaf}, after commit {commit}: the writer's state is {writer}, the log gives \
+         {log}; spending has stopped: keep the data directory as it is and follow the runbook's page \"books and log differ\""
+    )]
+    Diverged {
+        /// The last whole commit in both.
+        commit: u64,
+        /// Leaves in both.
+        leaf: u64,
+        /// Hash of the writer's state.
+        writer: Hash32,
+        /// Hash of what the log gives.
+        log: Hash32,
     },
     /// Something that must not happen.
     #[error("{0}")]
