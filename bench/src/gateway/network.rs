@@ -3,7 +3,6 @@
 use super::GatewayOptions;
 use super::worker::{Manner, Stamps, ZeroWorker};
 use crate::journal::setup::open_journal;
-use crate::load::genesis;
 use crate::raw::start_server;
 use crate::{BenchError, Tried};
 use dispatcher::router::TableOptions;
@@ -242,6 +241,8 @@ async fn start_gateway(
         proofs: None,
         lane: "prepaid".to_owned(),
         readings: Arc::new(Vec::new),
+        pages: None,
+        welcome: None,
         routing: TableOptions::open(),
     };
     Gateway::start(options).await.tried("start the gateway")
