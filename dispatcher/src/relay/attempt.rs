@@ -3,7 +3,7 @@
 //! job's own output bound. Must not: charge.
 
 use super::outgoing::{self, Address};
-use super::transcript::{Mark, Piece, Transcript};
+use super::transcript::{Mark, Piece, Spoken, Transcript};
 use super::{Inbox, Incoming};
 use crate::gateway::until_raised;
 use async_nats::Client;
@@ -25,7 +25,7 @@ pub enum ToClient {
     /// A node took the job: the answer begins.
     Begun,
     /// Some text.
-    Text(String),
+    Text(Spoken),
     /// Forget the text so far: another node answers from the beginning. Only to clients that get one whole object.
     Again,
     /// The answer is whole and charged.
@@ -158,18 +158,19 @@ pub struct Ended<'a> {
 /// Text on its way to the client.
 #[derive(Default)]
 struct Waiting {
-    text: String,
+    spoken: Spoken,
     reaches: Option<Mark>,
 }
 
 impl Waiting {
     fn add(&mut self, piece: Piece) {
-        self.text.push_str(&piece.text);
+        self.spoken.text.push_str(&piece.text);
+        self.spoken.logprobs.extend(piece.logprobs);
         self.reaches = piece.reaches.or(self.reaches);
     }
 
     fn is_empty(&self) -> bool {
-        self.text.is_empty() && self.reaches.is_none()
+        self.spoken.text.is_empty() && self.reaches.is_none()
     }
 }
 
@@ -312,9 +313,12 @@ impl Attempt<'_> {
 
     /// Sends what waits; `false` when the client has left in this very moment: then it was not delivered.
     fn send_waiting(&mut self, state: &mut Relaying, any_text: &mut bool) -> bool {
-        let Waiting { text, reaches } = std::mem::take(&mut state.waiting);
-        if !text.is_empty() {
-            if self.client.try_send(ToClient::Text(text)).is_err() {
+        let Waiting { spoken, reaches } = std::mem::take(&mut state.waiting);
+        if spoken.text.is_empty() {
+            // Probabilities of tokens without text go with the next text.
+            state.waiting.spoken = spoken;
+        } else {
+            if self.client.try_send(ToClient::Text(spoken)).is_err() {
                 return false;
             }
             *any_text = true;
