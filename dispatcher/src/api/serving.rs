@@ -310,6 +310,7 @@ impl Gathering {
                 Some(ToClient::Again) => part.spoken = Spoken::default(),
                 Some(ToClient::Finished(finished)) => part.finished = Some(*finished),
                 Some(ToClient::Failed(error)) => part.failed = Some(*error),
+                None if part.finished.is_some() => {}
                 None => {
                     part.failed.get_or_insert_with(broken);
                 }
@@ -415,7 +416,12 @@ async fn next_frame(form: &mut dyn Form, gathering: &mut Gathering) -> (Bytes, P
             event = gathering.events.next() => event,
             () = &mut silence => return (Bytes::from_static(answer::KEEP_ALIVE), Phase::Texts),
         };
-        let Some((at, Some(event))) = event else { return (form.failed(&broken()), Phase::Over) };
+        let (at, event) = match event {
+            Some((at, Some(event))) => (at, event),
+            // A choice that has ended falls silent while others speak.
+            Some((at, None)) if gathering.parts[at].finished.is_some() => continue,
+            Some((_, None)) | None => return (form.failed(&broken()), Phase::Over),
+        };
         let is_whole = gathering.order.delivery() == Delivery::Whole;
         match event {
             ToClient::Begun => {}
