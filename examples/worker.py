@@ -120,6 +120,8 @@ async def on_offer(nc, http, offer):
         return await nak("model", f"this node serves {MODEL}")
     try:
         body = json.loads(BOX.decrypt(base64.b64decode(offer["sealed_body"])))
+        if "controls" in body:
+            return await nak("unsupported", "no penalties, biases, formats or log-probabilities here")
         committed = commitment(b"counterfoil body 1\0", body["salt"], body_bytes(body)).hex()
         assert body["job"] == offer["job"] and committed == offer["body_commitment"]
     except Exception:

@@ -10,9 +10,10 @@ use contracts::event::ChainFact as Fact;
 use contracts::fixed_bytes::Address20;
 use contracts::manifest::Manifest;
 use contracts::reader::ChainReader as _;
-use kernels::{JobSpec, LoadOptions, Model, SamplingParams};
+use kernels::{Claim, Level, LoadOptions, Model};
 use protocol::asset::VaultRef;
 use protocol::id::{EvmAddress, Hash32, Word32};
+use protocol::job_message::JobBody;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::runtime::Runtime;
@@ -175,20 +176,13 @@ impl Reexecutor for CpuKernels {
                 job.weights
             ));
         }
-        let body = job.body;
-        let spec = JobSpec {
-            job_id: job.job.0,
-            prompt_ids: body.prompt_ids.clone(),
-            max_tokens: body.max_tokens,
-            params: SamplingParams {
-                temperature_millionths: body.temperature_millionths,
-                top_p_millionths: body.top_p_millionths,
-                top_k: body.top_k,
-                sampling_key: job.sampling_key.0,
-            },
-            stop_ids: Vec::new(),
-        };
-        match kernels::verify(&self.model, self.threads, &spec, job.output_ids, &job.chain_head.0) {
+        // The auditor's own key, not the one that the contents claim.
+        let body = JobBody { sampling_key: job.sampling_key, ..job.body.clone() };
+        let claim =
+            Claim { output_ids: job.output_ids.to_vec(), chain_head: job.chain_head.0, ..Claim::default() };
+        let request = worker::backend::job_request(&body);
+        let found = kernels::verify_job(&self.model, self.threads, &request, &claim, Level::Whole);
+        match found.map(|finding| finding.verdict) {
             Ok(kernels::Verdict::Identical { .. }) => Verdict::Identical,
             Ok(kernels::Verdict::Differs { index, expected, claimed }) => Verdict::Differs {
                 token: Some(u64::from(index)),

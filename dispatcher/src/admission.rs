@@ -5,23 +5,23 @@ use crate::access::{random_16, random_32};
 use crate::api::auth::Principal;
 use crate::api::error::ApiError;
 use crate::api::refusals;
-use crate::api::request::ChatRequest;
+use crate::api::request::{ChatRequest, Prompt};
 use crate::clock::now_us;
 use crate::gateway::{ServedModel, Shared};
-use crate::job::{Delivery, Job};
+use crate::job::Job;
 use crate::router::Report;
 use crate::turn;
 use journal::Outcome;
-use kernels::ChatMessage;
 use ledger::command::{Admit, Command};
 use ledger::query;
 use protocol::EventBody;
 use protocol::amount::Amount;
 use protocol::asset::Asset;
 use protocol::event::Actor;
+use protocol::event::grant::GrantSource;
 use protocol::id::{AccountId, Hash32, HoldId, IdempotencyKey, JobId};
 use protocol::job_message::{JobBody, sampling_key};
-use protocol::rate::{ModelRate, price_ceil};
+use protocol::rate::{ModelRate, Unit, price_ceil};
 
 /// Output bound of a request that fixes none, tokens.
 pub const DEFAULT_OUTPUT_TOKENS_MAX: u32 = 1_024;
@@ -51,6 +51,20 @@ pub struct Quote {
     pub available: Amount,
     /// Longest time a job may take, microseconds.
     pub job_us_max: u64,
+    /// When the account's allotment is given anew, microseconds UTC.
+    pub refresh_us: Option<u64>,
+}
+
+impl Quote {
+    /// Seconds until the allotment is given anew.
+    pub fn refresh_in_s(&self) -> Option<u64> {
+        self.refresh_us.map(|at| at.saturating_sub(now_us()).div_ceil(1_000_000))
+    }
+
+    /// Tokens that an amount pays for at this rate.
+    pub fn units_for(&self, amount: Amount) -> u64 {
+        units_for(&self.rate, amount)
+    }
 }
 
 /// An admitted job with what its headers say.
@@ -68,16 +82,32 @@ struct Terms {
     asset: Asset,
     available: Amount,
     job_us_max: u64,
+    refresh_us: Option<u64>,
 }
 
-/// Prompt token ids of a request.
-pub(crate) fn tokenise(model: &ServedModel, request: &ChatRequest) -> Result<Vec<u32>, ApiError> {
-    let messages: Vec<ChatMessage> = request
-        .messages
-        .iter()
-        .map(|m| ChatMessage { role: m.role.clone(), content: m.content.clone() })
-        .collect();
-    kernels::prompt_ids(&model.tokenizer, &model.template, &messages).map_err(|error| match error {
+/// Prompt token ids of every prompt of a request.
+pub(crate) fn tokenise_all(model: &ServedModel, request: &ChatRequest) -> Result<Vec<Vec<u32>>, ApiError> {
+    request.prompts.iter().map(|prompt| tokenise(model, request, prompt)).collect()
+}
+
+fn tokenise(model: &ServedModel, request: &ChatRequest, prompt: &Prompt) -> Result<Vec<u32>, ApiError> {
+    let messages = match prompt {
+        Prompt::Text(text) => {
+            let ids = model.tokenizer.encode(text);
+            return if ids.is_empty() { Err(outside("prompt", "a text that is not empty")) } else { Ok(ids) };
+        }
+        Prompt::Ids(ids) => {
+            let count = model.tokenizer.vocabulary_size();
+            return match ids.iter().find(|id| **id >= count) {
+                Some(_) => Err(outside("prompt", &format!("token ids below {count}, this model's"))),
+                None => Ok(ids.clone()),
+            };
+        }
+        Prompt::Chat(messages) => messages,
+    };
+    let (messages, tools) = request.tools.tell(&model.template, messages);
+    let ids = kernels::prompt_ids_with_tools(&model.tokenizer, &model.template, &messages, &tools);
+    ids.map_err(|error| match error {
         // Texts of the other kinds may quote the template's input.
         kernels::Error::InvalidMessage { what } => {
             ApiError::invalid("messages", "invalid_value", format!("{what}."))
@@ -90,14 +120,40 @@ pub(crate) fn tokenise(model: &ServedModel, request: &ChatRequest) -> Result<Vec
     })
 }
 
-/// Prices a request without doing it.
-pub(crate) async fn quote(
+fn outside(param: &str, expected: &str) -> ApiError {
+    ApiError::invalid(param, "invalid_value", format!("{param:?} must be {expected}."))
+}
+
+/// Prices every choice of a request, in order, without doing it.
+pub(crate) async fn quote_all(
     shared: &Shared,
     account: AccountId,
     request: &ChatRequest,
-    input_units: u64,
-) -> Result<Quote, ApiError> {
+    prompts: &[Vec<u32>],
+) -> Result<Vec<Quote>, ApiError> {
     let terms = terms(shared, account, &request.model).await?;
+    if terms.rate.unit != Unit::Token {
+        let text = format!("{:?} is not a language model; GET /v1/models says what it is.", request.model);
+        return Err(ApiError::invalid("model", "model_not_suitable", text));
+    }
+    if let Some(served) = shared.models.get(&request.model) {
+        check_biases(served, request)?;
+    }
+    let each = prompts.iter().map(|ids| quote(&terms, request, ids.len() as u64));
+    let each: Vec<Quote> = each.collect::<Result<_, _>>()?;
+    let times = request.n as usize;
+    Ok(each.into_iter().flat_map(|quote| std::iter::repeat_n(quote, times)).collect())
+}
+
+fn check_biases(model: &ServedModel, request: &ChatRequest) -> Result<(), ApiError> {
+    let count = model.tokenizer.vocabulary_size();
+    match request.controls.logit_bias.iter().find(|(id, _)| *id >= count) {
+        Some((id, _)) => Err(outside("logit_bias", &format!("of token ids below {count}, not {id}"))),
+        None => Ok(()),
+    }
+}
+
+fn quote(terms: &Terms, request: &ChatRequest, input_units: u64) -> Result<Quote, ApiError> {
     let context = u64::from(terms.rate.context_tokens);
     let room = context.saturating_sub(input_units);
     let asked = request.max_tokens.map(u64::from);
@@ -110,24 +166,32 @@ pub(crate) async fn quote(
     }
     let bound = asked.unwrap_or_else(|| {
         let wanted = room.min(u64::from(DEFAULT_OUTPUT_TOKENS_MAX));
-        wanted.min(affordable(&terms, input_units)).max(1)
+        wanted.min(affordable(terms, input_units, request.choices())).max(1)
     });
     let cost = |output: u64| price_ceil(terms.rate.price, terms.rate.per_units, input_units + output);
     let projected = cost(bound).ok_or_else(|| ApiError::internal("The price is out of range."))?;
-    let Terms { rate, card_version, asset, available, job_us_max } = terms;
-    let output_units_max = u32::try_from(bound).unwrap_or(u32::MAX);
-    let is_fixed = asked.is_some();
     Ok(Quote {
-        rate,
-        card_version,
-        asset,
+        rate: terms.rate.clone(),
+        card_version: terms.card_version,
+        asset: terms.asset.clone(),
         input_units,
-        output_units_max,
-        is_fixed,
+        output_units_max: u32::try_from(bound).unwrap_or(u32::MAX),
+        is_fixed: asked.is_some(),
         projected,
-        available,
-        job_us_max,
+        available: terms.available,
+        job_us_max: terms.job_us_max,
+        refresh_us: terms.refresh_us,
     })
+}
+
+/// One choice of a request, priced.
+pub(crate) struct Admission {
+    /// Its place among the choices.
+    pub choice: u32,
+    /// What the model goes on from.
+    pub prompt_ids: Vec<u32>,
+    /// What it may cost.
+    pub quote: Quote,
 }
 
 /// Holds and dispatches, in one commit.
@@ -136,14 +200,12 @@ pub(crate) async fn admit(
     caller: &Principal,
     job: JobId,
     request: &ChatRequest,
-    prompt_ids: Vec<u32>,
+    admission: Admission,
 ) -> Result<Admitted, ApiError> {
+    let Admission { choice, prompt_ids, quote } = admission;
     let account = caller.account;
-    let quote = quote(shared, account, request, prompt_ids.len() as u64).await?;
-    if quote.projected > quote.available {
-        return Err(refusals::insufficient(shared, &quote.asset, quote.projected, quote.available));
-    }
     let mut body = body(job, request, prompt_ids, quote.output_units_max)?;
+    body.seed = request.seed_of(choice);
     let output_units_max = quote.output_units_max;
     let ask = turn::Ask { model: &request.model, account, prompt_ids: &body.prompt_ids, output_units_max };
     let chosen = turn::take(shared, ask).await?;
@@ -165,15 +227,15 @@ pub(crate) async fn admit(
         Err(error) => {
             shared.release(&chosen);
             shared.table().report(&chosen.node, Report::Neutral, now_us());
-            return Err(refusals::api_error(shared, error, Some(&quote.asset)));
+            return Err(refusals::admission_error(shared, error, &quote));
         }
     };
     body.sampling_key = sampling_key(body.seed, &job, &outcome.commit_hash);
     let held = held_amount(&outcome).unwrap_or(quote.projected);
-    let balance = Amount(quote.available.0.saturating_sub(held.0));
-    let delivery = if request.stream { Delivery::Stream } else { Delivery::Whole };
+    let before = Amount(quote.available.0.saturating_sub(quote.projected.0 * i128::from(choice)));
+    let balance = Amount(before.0.saturating_sub(held.0));
     let rate = quote.rate.clone();
-    let job = Job { id: job, account, rate, body, chosen, deadline_us, delivery };
+    let job = Job { id: job, account, rate, body, chosen, deadline_us, delivery: request.delivery() };
     Ok(Admitted { job, quote, balance })
 }
 
@@ -206,13 +268,14 @@ fn body(
         prompt_ids,
         messages: request.messages_raw.clone(),
         max_tokens,
-        temperature_millionths: request.temperature_millionths,
-        top_p_millionths: request.top_p_millionths,
-        top_k: 0,
-        seed: request.seed,
+        temperature_millionths: request.sampling.temperature_millionths,
+        top_p_millionths: request.sampling.top_p_millionths,
+        top_k: request.sampling.top_k,
+        seed: None,
         // Of the commit that is to come; not part of the commitment.
         sampling_key: Hash32([0; 32]),
-        stop: request.stop.clone(),
+        stop: request.sampling.stop.clone(),
+        controls: request.controls.clone(),
         salt: Hash32(random_32()?),
     })
 }
@@ -224,9 +287,11 @@ async fn terms(shared: &Shared, account: AccountId, model: &str) -> Result<Terms
         let card = query::rate_card(state, now)?;
         let rate = card.card.model(&name)?.clone();
         let asset = query::assets(state).get(rate.asset.0 as usize)?.clone();
-        let available = spendable_on(&query::balance(state, account, now), &rate);
+        let balances = query::balance(state, account, now);
+        let available = spendable_on(&balances, &rate);
+        let refresh_us = refresh_us(&balances, now);
         let job_us_max = query::settings(state)?.job_deadline_us_max.min(JOB_US_MAX);
-        Some(Terms { rate, card_version: card.card.version, asset, available, job_us_max })
+        Some(Terms { rate, card_version: card.card.version, asset, available, job_us_max, refresh_us })
     });
     let found = found.await.map_err(|error| refusals::api_error(shared, error, None))?;
     found.ok_or_else(|| ApiError::model_not_found(model))
@@ -239,12 +304,23 @@ pub(crate) fn spendable_on(balances: &[query::AssetBalance], rate: &ModelRate) -
     covering.map(|g| g.spendable).sum()
 }
 
-/// Output tokens that the credit covers beside the prompt.
-fn affordable(terms: &Terms, input_units: u64) -> u64 {
-    let Terms { rate, available, .. } = terms;
+/// When the first allotment of these ends and the next is given.
+fn refresh_us(balances: &[query::AssetBalance], now_us: u64) -> Option<u64> {
+    let grants = balances.iter().flat_map(|balance| &balance.grants);
+    let allotments = grants.filter(|grant| grant.source == GrantSource::Allotment);
+    allotments.filter_map(|grant| grant.expires_us).filter(|at| *at > now_us).min()
+}
+
+/// Output tokens that the credit covers beside the prompt, in each of so many choices.
+fn affordable(terms: &Terms, input_units: u64, choices: u32) -> u64 {
+    let each = Amount(terms.available.0 / i128::from(choices.max(1)));
+    units_for(&terms.rate, each).saturating_sub(input_units)
+}
+
+fn units_for(rate: &ModelRate, amount: Amount) -> u64 {
     if rate.price.0 <= 0 {
         return u64::MAX;
     }
-    let units = available.0.saturating_mul(i128::from(rate.per_units)) / rate.price.0;
-    u64::try_from(units).unwrap_or(if units < 0 { 0 } else { u64::MAX }).saturating_sub(input_units)
+    let units = amount.0.saturating_mul(i128::from(rate.per_units)) / rate.price.0;
+    u64::try_from(units).unwrap_or(if units < 0 { 0 } else { u64::MAX })
 }

@@ -45,6 +45,9 @@ pub struct Sent {
     compared_marks: usize,
     /// Bytes of the text that this attempt has repeated.
     repeated: usize,
+    /// Tokens whose probabilities the client has, and those that came in this attempt.
+    probabilities: usize,
+    probabilities_came: usize,
 }
 
 impl Sent {
@@ -70,6 +73,7 @@ impl Sent {
             self.expected_marks = transcript.marks().to_vec();
         }
         (self.compared_ids, self.compared_marks, self.repeated) = (0, 0, 0);
+        self.probabilities_came = 0;
     }
 
     /// The client forgets the text: the next attempt is compared with nothing.
@@ -91,6 +95,9 @@ impl Sent {
         }
         self.repeated += both;
         piece.text.drain(..both);
+        let known = self.probabilities.saturating_sub(self.probabilities_came).min(piece.logprobs.len());
+        self.probabilities_came += piece.logprobs.len();
+        piece.logprobs.drain(..known);
         let is_through = self.repeated == self.text.len();
         piece.reaches = piece.reaches.filter(|mark| is_through && mark.count >= self.count());
         Ok(piece)
@@ -107,10 +114,11 @@ impl Sent {
         }
     }
 
-    /// Text is with the client.
-    pub fn note_text(&mut self, text: &str) {
+    /// Text is with the client, and probabilities of so many tokens.
+    pub fn note_text(&mut self, text: &str, probabilities: usize) {
         self.text.push_str(text);
         self.repeated += text.len();
+        self.probabilities += probabilities;
     }
 
     /// A frame end is.
@@ -165,13 +173,13 @@ mod tests {
             count += text.len() as u8;
             let ids = text.chars().map(u32::from).collect();
             let chain = Hash32([count ^ salt; 32]);
-            let frame = Frame { seq: seq as u64, ids, text: String::new(), chain };
+            let frame = Frame { seq: seq as u64, ids, text: String::new(), chain, logprobs: Vec::new() };
             let piece = transcript.push(&frame).unwrap();
             let piece = match sent.pass(piece, &transcript) {
                 Ok(piece) => piece,
                 Err(fault) => return (transcript, Err(fault)),
             };
-            sent.note_text(&piece.text);
+            sent.note_text(&piece.text, piece.logprobs.len());
             piece.reaches.into_iter().for_each(|mark| sent.note_mark(mark));
             out.push(piece.text);
         }

@@ -2,8 +2,10 @@
 //! Must not: endpoints, rules.
 
 use crate::access::{AccessError, Store};
+use crate::api::once::Recent;
 use crate::api::people::Welcome;
 use crate::api::server::{self, Server};
+use crate::books::Books;
 use crate::clock::now_us;
 use crate::delivery::recovery::{self, RecoveryError};
 use crate::desk::Pages;
@@ -145,6 +147,7 @@ pub(crate) struct Shared {
     pub models: BTreeMap<String, ServedModel>,
     pub store: Store,
     pub data_dir: PathBuf,
+    pub books: Books,
     pub audit_sealing_key: SealingKey,
     pub admin_key: blake3::Hash,
     pub auditor_key: Option<blake3::Hash>,
@@ -158,6 +161,8 @@ pub(crate) struct Shared {
     pub hub: Hub,
     pub progress: ProgressNotes,
     pub running: RunningJobs,
+    /// Requests without a key, for their retries.
+    pub recent: Recent,
     /// Woken when a slot may have become free.
     pub slot_freed: Notify,
     /// Requests that wait for one.
@@ -271,6 +276,7 @@ impl Shared {
         let models = options.models.into_iter().map(|m| (m.model.clone(), m)).collect();
         Ok(Shared {
             store: Store::open(&options.data_dir)?,
+            books: Books::of(options.data_dir.clone()),
             data_dir: options.data_dir,
             name: options.name,
             company,
@@ -290,6 +296,7 @@ impl Shared {
             hub: Hub::default(),
             progress: ProgressNotes::default(),
             running: RunningJobs::default(),
+            recent: Recent::default(),
             slot_freed: Notify::new(),
             lines: Lines::default(),
             stopping: watch::Sender::new(false),
@@ -403,12 +410,21 @@ impl RunningJobs {
     }
 
     pub async fn all_ended(&self) {
+        self.until(HashSet::is_empty).await;
+    }
+
+    /// Until nobody looks after the job any more.
+    pub async fn until_ended(&self, job: &JobId) {
+        self.until(|jobs| !jobs.contains(job)).await;
+    }
+
+    async fn until(&self, is_so: impl Fn(&HashSet<JobId>) -> bool) {
         loop {
             let ended = self.ended.notified();
             tokio::pin!(ended);
             // Registered before the look, so that an end in between is not missed.
             ended.as_mut().enable();
-            if self.lock().is_empty() {
+            if is_so(&self.lock()) {
                 return;
             }
             ended.await;

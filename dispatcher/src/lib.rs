@@ -13,6 +13,7 @@
 pub mod access;
 mod admission;
 pub mod api;
+mod books;
 mod clock;
 pub mod delivery;
 mod desk;

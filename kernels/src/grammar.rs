@@ -3,7 +3,7 @@
 
 use crate::error::Error;
 use crate::model::Model;
-use crate::request::OutputFormat;
+use crate::request::{OutputFormat, SCHEMA_BYTES_MAX};
 use crate::tokenizer::Tokenizer;
 use llguidance::api::TopLevelGrammar;
 use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, SimpleVob, TokEnv, TokRxInfo, TokTrie};
@@ -40,11 +40,13 @@ impl Grammar {
     /// # Errors
     /// [`Error::InvalidJob`] for a schema that is not JSON or uses what is not supported.
     pub(crate) fn new(model: &Model, format: &OutputFormat) -> Result<Option<Grammar>, Error> {
-        let schema = match format {
-            OutputFormat::Text => return Ok(None),
-            OutputFormat::JsonObject => r#"{"type":"object"}"#,
-            OutputFormat::JsonSchema(schema) => schema,
-        };
+        match schema_of(format) {
+            None => Ok(None),
+            Some(schema) => Grammar::over(&model.grammar_vocabulary().0, schema).map(Some),
+        }
+    }
+
+    fn over(vocabulary: &TokEnv, schema: &str) -> Result<Grammar, Error> {
         let refuse = |e: &dyn std::fmt::Display| {
             let detail: String = e.to_string().chars().take(300).collect();
             Error::InvalidJob { what: format!("JSON schema: {detail}") }
@@ -54,13 +56,12 @@ impl Grammar {
             // No freedom of white space: a small model would fill its tokens with it. Not the client's to change either.
             fields.insert("x-guidance".to_owned(), serde_json::json!({"whitespace_flexible": false}));
         }
-        let vocabulary = model.grammar_vocabulary();
-        let factory = ParserFactory::new(&vocabulary.0, InferenceCapabilities::default(), &[]);
+        let factory = ParserFactory::new(vocabulary, InferenceCapabilities::default(), &[]);
         let mut factory = factory.map_err(|e| refuse(&e))?;
         factory.quiet();
         let parser =
             factory.create_parser(TopLevelGrammar::from_json_schema(schema)).map_err(|e| refuse(&e))?;
-        Ok(Some(Grammar { matcher: Matcher::new(Ok(parser)), mask: None }))
+        Ok(Grammar { matcher: Matcher::new(Ok(parser)), mask: None })
     }
 
     /// The tokens that may come next; never empty.
@@ -73,6 +74,27 @@ impl Grammar {
     pub(crate) fn push(&mut self, id: u32) -> Result<(), Error> {
         self.matcher.consume_token(id).map_err(|e| failed(&e))
     }
+}
+
+fn schema_of(format: &OutputFormat) -> Option<&str> {
+    match format {
+        OutputFormat::Text => None,
+        OutputFormat::JsonObject => Some(r#"{"type":"object"}"#),
+        OutputFormat::JsonSchema(schema) => Some(schema),
+    }
+}
+
+/// Whether jobs can be held to this format, whatever their model: for those who take jobs in and have no model.
+///
+/// # Errors
+/// [`Error::InvalidJob`] for a schema that is not JSON, is too large or uses what is not supported.
+pub fn check_format(format: &OutputFormat) -> Result<(), Error> {
+    let Some(schema) = schema_of(format) else { return Ok(()) };
+    if schema.len() > SCHEMA_BYTES_MAX {
+        let what = format!("schema of {} bytes, at most {SCHEMA_BYTES_MAX}", schema.len());
+        return Err(Error::InvalidJob { what });
+    }
+    Grammar::over(&ApproximateTokEnv::single_byte_env(), schema).map(drop)
 }
 
 fn failed(error: &dyn std::fmt::Display) -> Error {

@@ -44,6 +44,7 @@ pub use digest::merkle_root as kv_root;
 pub use dispute::{Dispute, Operation, Trace, settle, trace};
 pub use embed::{Embedding, embed};
 pub use error::Error;
+pub use grammar::check_format;
 pub use job::{Finish, JobEvent, JobSpec, SamplingParams, TokenOut};
 pub use model::{LoadOptions, Model};
 pub use numerics::{Backend, NUMERICS_ID, order_cost};

@@ -18,7 +18,7 @@ const STOP_TEXTS_MAX: usize = 16;
 /// Bytes of one stop text.
 const STOP_TEXT_BYTES_MAX: usize = 256;
 /// Bytes of a schema.
-const SCHEMA_BYTES_MAX: usize = 64 << 10;
+pub(crate) const SCHEMA_BYTES_MAX: usize = 64 << 10;
 /// Alternatives that a token may be reported with.
 const ALTERNATIVES_MAX: u8 = 20;
 

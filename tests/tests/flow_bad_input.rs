@@ -39,11 +39,11 @@ fn bad_input_is_refused_clearly_and_costs_nothing() {
         "invalid_api_key",
     );
 
-    let mut many = chat_body("hi", 8, false);
-    many["n"] = json!(2);
-    let refused = network.call("POST", chat, Some(many));
+    let mut predicted = chat_body("hi", 8, false);
+    predicted["prediction"] = json!({});
+    let refused = network.call("POST", chat, Some(predicted));
     expect_error(&refused, 400, "unsupported_parameter");
-    assert_eq!(refused.1["error"]["param"], "n");
+    assert_eq!(refused.1["error"]["param"], "prediction");
 
     let (status, fresh) = network.call_as("", "POST", "/v1/accounts", Some(json!({})));
     assert!([200, 201].contains(&status), "{fresh}");

@@ -11,14 +11,16 @@
 //!   about how it was made.
 //! * output commitment, counts, finish: as for our own kernels.
 //!
-//! `examples/worker.py` follows this; a backend here that does so yields the same [`Step`]s and needs no other change.
+//! [`openai`] and `examples/worker.py` follow this.
 
 pub(crate) mod builtin;
+pub(crate) mod openai;
 
-pub use builtin::job_spec;
+pub use builtin::job_request;
+pub use openai::{ATTESTED, ApiKey, OpenAiOptions};
 
 use protocol::id::Hash32;
-use protocol::job_message::{JobBody, NakReason};
+use protocol::job_message::{JobBody, NakReason, TokenLogprobs};
 use protocol::rate::ProofClass;
 use protocol::receipt::Finish;
 use tokio::sync::mpsc;
@@ -31,6 +33,8 @@ pub(crate) const STEPS_WAITING_MAX: usize = 256;
 pub(crate) enum Backend {
     /// Our kernels.
     Builtin(builtin::Builtin),
+    /// An OpenAI-compatible server.
+    OpenAi(openai::OpenAi),
 }
 
 /// What a job's receipt says about who ran it.
@@ -65,6 +69,8 @@ pub(crate) enum Step {
         text: String,
         /// Digest chain after it.
         chain: Hash32,
+        /// Where the body asks for them.
+        logprobs: Option<TokenLogprobs>,
     },
     /// The output is complete (or was cancelled: then what came before is a prefix).
     End {
@@ -105,6 +111,7 @@ impl Backend {
     pub(crate) fn identity(&self) -> &BackendIdentity {
         match self {
             Backend::Builtin(builtin) => builtin.identity(),
+            Backend::OpenAi(openai) => openai.identity(),
         }
     }
 
@@ -112,6 +119,7 @@ impl Backend {
     pub(crate) fn begin(&self, body: &JobBody) -> Result<Running, BackendRefusal> {
         match self {
             Backend::Builtin(builtin) => builtin.begin(body),
+            Backend::OpenAi(openai) => openai.begin(body),
         }
     }
 }

@@ -1,10 +1,11 @@
 //! The operator's configuration file: what `--config FILE` holds. The binary parses the TOML; secrets are in files that
 //! it names.
 
+use crate::backend::openai::{OpenAiOptions, read_key};
 use crate::error::WorkerError;
 use crate::keys::{OperatorKey, refuse_readable_by_others};
 use crate::worker::{BackendOptions, ModelOptions, NodeOptions, WorkerOptions};
-use protocol::id::NodeId;
+use protocol::id::{Hash32, NodeId};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::net::SocketAddr;
@@ -57,6 +58,22 @@ pub enum ModelConfig {
         /// The GGUF file.
         path: PathBuf,
     },
+    /// An OpenAI-compatible server (vLLM, llama.cpp, Ollama): attested receipts.
+    #[serde(rename = "openai")]
+    OpenAi {
+        /// Its name on the rate card.
+        name: String,
+        /// Base URL with `/v1`.
+        url: String,
+        /// Its name at the server; the same when left out.
+        model: Option<String>,
+        /// File with the server's bearer key, if it wants one.
+        api_key_file: Option<PathBuf>,
+        /// GGUF file with the tokenizer that the rate card pins: outputs are counted with it.
+        tokenizer: PathBuf,
+        /// SHA-256 of the weights on the rate card; of that file when left out.
+        weights: Option<Hash32>,
+    },
 }
 
 fn default_data_dir() -> PathBuf {
@@ -85,17 +102,16 @@ impl WorkerConfig {
         if seed_file.exists() {
             refuse_readable_by_others(&seed_file)?;
         }
-        let node = |node: &NodeConfig| NodeOptions {
-            id: node.id,
-            slots: node.slots,
-            models: node.models.iter().map(|model| model.options(config_dir)).collect(),
+        let node = |node: &NodeConfig| -> Result<NodeOptions, WorkerError> {
+            let models = node.models.iter().map(|model| model.options(config_dir));
+            Ok(NodeOptions { id: node.id, slots: node.slots, models: models.collect::<Result<_, _>>()? })
         };
         let options = WorkerOptions {
             nats_url: self.nats_url.clone(),
             operator_key: OperatorKey::from_seed(&read(&self.operator_seed_file)?)?,
             operator_jwt: read(&self.operator_jwt_file)?.trim().to_owned(),
             data_dir: config_dir.join(&self.data_dir),
-            nodes: self.nodes.iter().map(node).collect(),
+            nodes: self.nodes.iter().map(node).collect::<Result<_, _>>()?,
             threads: self.threads,
             metrics: self.metrics,
         };
@@ -105,13 +121,35 @@ impl WorkerConfig {
 }
 
 impl ModelConfig {
-    fn options(&self, config_dir: &Path) -> ModelOptions {
-        match self {
-            ModelConfig::Builtin { name, path } => ModelOptions {
-                name: name.clone(),
-                backend: BackendOptions::Builtin { path: config_dir.join(path) },
-            },
-        }
+    fn options(&self, config_dir: &Path) -> Result<ModelOptions, WorkerError> {
+        let (name, backend) = match self {
+            ModelConfig::Builtin { name, path } => {
+                (name, BackendOptions::Builtin { path: config_dir.join(path) })
+            }
+            ModelConfig::OpenAi { name, url, model, api_key_file, tokenizer, weights } => {
+                if !(url.starts_with("http://") || url.starts_with("https://")) {
+                    let text =
+                        format!("model {name}: url must begin with http:// or https://, found {url:?}");
+                    return Err(WorkerError::Options(text));
+                }
+                let api_key = api_key_file.as_ref().map(|file| {
+                    let file = config_dir.join(file);
+                    if file.exists() {
+                        refuse_readable_by_others(&file)?;
+                    }
+                    read_key(&file)
+                });
+                let options = OpenAiOptions {
+                    url: url.clone(),
+                    model: model.clone().unwrap_or_else(|| name.clone()),
+                    api_key: api_key.transpose()?,
+                    tokenizer: config_dir.join(tokenizer),
+                    weights: *weights,
+                };
+                (name, BackendOptions::OpenAi(options))
+            }
+        };
+        Ok(ModelOptions { name: name.clone(), backend })
     }
 }
 

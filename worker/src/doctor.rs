@@ -264,8 +264,21 @@ fn check_slots(options: &WorkerOptions, diagnosis: &mut Diagnosis) {
 async fn check_models(options: &WorkerOptions, diagnosis: &mut Diagnosis) {
     let mut files: BTreeMap<&Path, &str> = BTreeMap::new();
     for model in options.nodes.iter().flat_map(|node| &node.models) {
-        let BackendOptions::Builtin { path } = &model.backend;
-        files.entry(path).or_insert(&model.name);
+        match &model.backend {
+            BackendOptions::Builtin { path } => drop(files.entry(path).or_insert(&model.name)),
+            BackendOptions::OpenAi(server) => {
+                let check = format!("server of model {}", model.name);
+                match crate::backend::openai::examine(server).await {
+                    Ok(detail) => diagnosis.add(check, Verdict::Passed, detail, ""),
+                    Err(detail) => diagnosis.add(
+                        check,
+                        Verdict::Failed,
+                        detail,
+                        "start it, or correct url and api_key_file",
+                    ),
+                }
+            }
+        }
     }
     for (path, name) in files {
         let owned = path.to_path_buf();

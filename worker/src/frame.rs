@@ -2,7 +2,7 @@
 //! together. Pure: time is an argument.
 
 use protocol::id::Hash32;
-use protocol::job_message::Frame;
+use protocol::job_message::{Frame, TokenLogprobs};
 use std::time::{Duration, Instant};
 
 /// Most tokens in one frame.
@@ -16,6 +16,7 @@ pub(crate) struct FrameBatcher {
     ids: Vec<u32>,
     text: String,
     chain: Hash32,
+    logprobs: Vec<TokenLogprobs>,
     waiting_since: Option<Instant>,
 }
 
@@ -26,6 +27,7 @@ impl FrameBatcher {
             ids: Vec::with_capacity(FRAME_TOKENS_MAX),
             text: String::new(),
             chain: Hash32([0; 32]),
+            logprobs: Vec::new(),
             waiting_since: None,
         }
     }
@@ -54,6 +56,11 @@ impl FrameBatcher {
         }
     }
 
+    /// Adds what is known of the next token's probabilities; to be called before its [`FrameBatcher::push`].
+    pub(crate) fn push_logprobs(&mut self, logprobs: Option<TokenLogprobs>) {
+        self.logprobs.extend(logprobs);
+    }
+
     /// Adds text of tokens that left already (it was held back as the possible beginning of a stop text).
     pub(crate) fn push_text(&mut self, text: &str) {
         self.text.push_str(text);
@@ -68,7 +75,8 @@ impl FrameBatcher {
         let seq = self.frame_count;
         self.frame_count += 1;
         let (ids, text) = (std::mem::take(&mut self.ids), std::mem::take(&mut self.text));
-        Some(Frame { seq, ids, text, chain: self.chain })
+        let logprobs = std::mem::take(&mut self.logprobs);
+        Some(Frame { seq, ids, text, chain: self.chain, logprobs })
     }
 }
 

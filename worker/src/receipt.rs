@@ -81,6 +81,7 @@ mod tests {
             seed: None,
             sampling_key: Hash32([9; 32]),
             stop: vec![],
+            controls: Default::default(),
             salt: Hash32([8; 32]),
         };
         let offer = JobOffer {

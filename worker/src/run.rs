@@ -174,7 +174,10 @@ impl Progress {
                 self.tell_to_stop();
                 (self.batcher.flush(), None)
             }
-            Wake::Step(Some(Step::Token { id, text, chain })) => self.take_token(id, &text, chain),
+            Wake::Step(Some(Step::Token { id, text, chain, logprobs })) => {
+                self.batcher.push_logprobs(logprobs);
+                self.take_token(id, &text, chain)
+            }
             Wake::Step(Some(Step::End { finish, text, chain })) => self.take_end(finish, &text, chain),
             Wake::Step(Some(Step::Failed(detail))) => (self.batcher.flush(), Some(End::Failed(detail))),
             Wake::Step(None) => {

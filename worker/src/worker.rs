@@ -2,6 +2,7 @@
 
 use crate::backend::Backend;
 use crate::backend::builtin::{Builtin, BuiltinOptions};
+use crate::backend::openai::{OpenAi, OpenAiOptions};
 use crate::connection::{ConnectRequest, EVENTS_WAITING_MAX, connect};
 use crate::error::WorkerError;
 use crate::keys::{NodeKey, OperatorKey, jwt_subject};
@@ -72,6 +73,8 @@ pub enum BackendOptions {
         /// The GGUF file.
         path: PathBuf,
     },
+    /// An OpenAI-compatible server.
+    OpenAi(OpenAiOptions),
 }
 
 /// What a worker says about itself.
@@ -184,7 +187,7 @@ impl Worker {
                 counters: Arc::clone(&counters),
                 operator: options.operator_key.clone(),
                 sealing: NodeKey::open_or_create(&options.data_dir, &node.id)?,
-                models: node.models.iter().map(|m| (m.name.clone(), backends[path_of(m)].clone())).collect(),
+                models: node.models.iter().map(|m| (m.name.clone(), backends[&key_of(m)].clone())).collect(),
                 slot_count: node.slots,
                 draining: draining.clone(),
                 client: client.clone(),
@@ -282,25 +285,33 @@ pub(crate) fn check(options: &WorkerOptions) -> Result<(), WorkerError> {
     Ok(())
 }
 
-fn path_of(model: &ModelOptions) -> &Path {
+/// Models with the same key are one backend.
+fn key_of(model: &ModelOptions) -> String {
     match &model.backend {
-        BackendOptions::Builtin { path } => path,
+        BackendOptions::Builtin { path } => format!("builtin {}", path.display()),
+        BackendOptions::OpenAi(options) => format!("openai {} {}", options.url, options.model),
     }
 }
 
-/// Each file once, however many nodes serve it, with the slots of all of them.
-fn load_models(options: &WorkerOptions) -> Result<HashMap<PathBuf, Backend>, WorkerError> {
-    let mut wanted: BTreeMap<&Path, (&str, u32)> = BTreeMap::new();
+/// Each backend once, however many nodes serve it, with the slots of all of them.
+fn load_models(options: &WorkerOptions) -> Result<HashMap<String, Backend>, WorkerError> {
+    let mut wanted: BTreeMap<String, (&ModelOptions, u32)> = BTreeMap::new();
     for node in &options.nodes {
         for model in &node.models {
-            wanted.entry(path_of(model)).or_insert((&model.name, 0)).1 += node.slots;
+            wanted.entry(key_of(model)).or_insert((model, 0)).1 += node.slots;
         }
     }
-    let load = |(path, (name, slots)): (&Path, (&str, u32))| {
-        let loaded = Builtin::load(path, BuiltinOptions { slots, threads: options.threads });
-        let builtin = loaded.map_err(|source| WorkerError::Model { model: name.to_owned(), source })?;
-        tracing::info!(target: "worker", model = name, weights = %builtin.identity().weights, slots, "model ready");
-        Ok((path.to_path_buf(), Backend::from(builtin)))
+    let load = |(key, (model, slots)): (String, (&ModelOptions, u32))| {
+        let name = &model.name;
+        let backend = match &model.backend {
+            BackendOptions::Builtin { path } => {
+                let loaded = Builtin::load(path, BuiltinOptions { slots, threads: options.threads });
+                Backend::from(loaded.map_err(|source| WorkerError::Model { model: name.clone(), source })?)
+            }
+            BackendOptions::OpenAi(server) => Backend::from(OpenAi::load(name, server)?),
+        };
+        tracing::info!(target: "worker", model = name, weights = %backend.identity().weights, slots, "model ready");
+        Ok((key, backend))
     };
     wanted.into_iter().map(load).collect()
 }

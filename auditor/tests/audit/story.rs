@@ -230,6 +230,7 @@ pub fn body(n: usize, commit: Hash32) -> JobBody {
         seed,
         sampling_key: sampling_key(seed, &JOBS[n], &commit),
         stop: vec![],
+        controls: Default::default(),
         salt: Hash32([n as u8; 32]),
     }
 }

@@ -13,6 +13,9 @@ const CLAIMS: Table = TableDefinition::new("idempotency");
 pub struct Claim {
     /// The job it stands for.
     pub job: JobId,
+    /// The jobs of its other choices.
+    #[serde(default)]
+    pub more: Vec<JobId>,
     /// BLAKE3 of the request's body: another body under the same key is a conflict.
     pub request: Hash32,
     /// Microseconds UTC.

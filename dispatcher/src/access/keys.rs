@@ -18,16 +18,26 @@ const PREFIX_CHARS: usize = 10;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
-    /// Send prompts, see models, quotes and its own jobs.
+    /// Send prompts, see models, quotes and its own jobs. Also called `chat`.
+    #[serde(alias = "chat")]
     Inference,
-    /// See balances and receipts.
+    /// See balances, usage, jobs and receipts.
     Read,
     /// Keys, wallets, withdrawals, operators and nodes.
     Manage,
+    /// See money only: balances, statements, deposits, and where every unit is. Neither prompts nor jobs' contents.
+    Finance,
+    /// See what proves it: receipts, jobs, statements. Can spend and change nothing.
+    Auditor,
 }
 
 /// Every scope: what the first key of an account gets.
-pub const ALL_SCOPES: [Scope; 3] = [Scope::Inference, Scope::Read, Scope::Manage];
+pub const ALL_SCOPES: [Scope; 5] =
+    [Scope::Inference, Scope::Read, Scope::Manage, Scope::Finance, Scope::Auditor];
+/// Any of these may see money.
+pub const MONEY_SCOPES: [Scope; 3] = [Scope::Read, Scope::Finance, Scope::Auditor];
+/// Any of these may see jobs.
+pub const JOB_SCOPES: [Scope; 3] = [Scope::Inference, Scope::Read, Scope::Auditor];
 
 /// A key as it is stored.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -47,6 +57,27 @@ pub struct KeyRecord {
     /// The key as the log knows it, from its first spending cap on.
     #[serde(default)]
     pub spender: Option<SpenderId>,
+    /// Models it may ask; empty = every one.
+    #[serde(default)]
+    pub models: Vec<String>,
+    /// When it stops working, microseconds UTC.
+    #[serde(default)]
+    pub expires_us: Option<u64>,
+}
+
+/// What a key is made with.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KeyTerms {
+    /// A word of the owner's.
+    pub name: String,
+    /// What it may do.
+    pub scopes: Vec<Scope>,
+    /// Models it may ask; empty = every one.
+    pub models: Vec<String>,
+    /// When it stops working, microseconds UTC.
+    pub expires_us: Option<u64>,
+    /// The key as the log knows it.
+    pub spender: Option<SpenderId>,
 }
 
 /// A key just made: the only time its text is seen.
@@ -62,9 +93,7 @@ impl Store {
     pub async fn create_key(
         &self,
         account: AccountId,
-        name: String,
-        scopes: Vec<Scope>,
-        spender: Option<SpenderId>,
+        terms: KeyTerms,
         now_us: u64,
     ) -> Result<Option<NewKey>, AccessError> {
         if self.keys_of(account)?.len() >= KEYS_PER_ACCOUNT_MAX {
@@ -74,7 +103,9 @@ impl Store {
         let hash = self.hash_secret(&secret);
         let id = format!("ak_{}", data_encoding::HEXLOWER.encode(&random_16()?[..8]));
         let prefix = secret.chars().take(PREFIX_CHARS).collect();
-        let record = KeyRecord { id, account, prefix, name, scopes, created_us: now_us, spender };
+        let KeyTerms { name, scopes, models, expires_us, spender } = terms;
+        let created_us = now_us;
+        let record = KeyRecord { id, account, prefix, name, scopes, created_us, spender, models, expires_us };
         let stored = record.clone();
         self.write(move |transaction| {
             put_record(transaction, KEYS, &hash, &stored)?;

@@ -2,7 +2,7 @@
 
 use super::contents::Contents;
 use super::idempotency::{Claim, Claimed};
-use super::keys::{ALL_SCOPES, Scope};
+use super::keys::{ALL_SCOPES, KeyTerms, Scope};
 use super::settling::{Charge, Progress, Settlement, SettlementRecord};
 use super::*;
 use protocol::id::{AccountId, EvmAddress, Hash32, JobId};
@@ -10,6 +10,11 @@ use protocol::job_message::JobBody;
 
 const ACCOUNT: AccountId = AccountId([3; 16]);
 const JOB: JobId = JobId([9; 16]);
+
+fn terms(name: &str, scopes: &[Scope]) -> KeyTerms {
+    let (name, scopes) = (name.to_owned(), scopes.to_vec());
+    KeyTerms { name, scopes, models: vec![], expires_us: None, spender: None }
+}
 
 fn body() -> JobBody {
     JobBody {
@@ -23,6 +28,7 @@ fn body() -> JobBody {
         seed: None,
         sampling_key: Hash32([0; 32]),
         stop: vec![],
+        controls: Default::default(),
         salt: Hash32([5; 32]),
     }
 }
@@ -31,12 +37,11 @@ fn body() -> JobBody {
 async fn keys_are_found_by_their_hash_listed_and_revoked_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();
-    let new =
-        store.create_key(ACCOUNT, "first".to_owned(), ALL_SCOPES.to_vec(), None, 1).await.unwrap().unwrap();
+    let new = store.create_key(ACCOUNT, terms("first", &ALL_SCOPES), 1).await.unwrap().unwrap();
     assert!(new.secret.starts_with("cf_") && new.secret.len() == 3 + 43);
     assert_eq!(store.key(&new.secret).unwrap().unwrap(), new.record);
     assert!(store.key("cf_wrong").unwrap().is_none());
-    let second = store.create_key(ACCOUNT, String::new(), vec![Scope::Read], None, 2).await.unwrap().unwrap();
+    let second = store.create_key(ACCOUNT, terms("", &[Scope::Read]), 2).await.unwrap().unwrap();
     assert_eq!(store.keys_of(ACCOUNT).unwrap().len(), 2);
     assert!(store.keys_of(AccountId([4; 16])).unwrap().is_empty());
     assert!(!store.revoke_key(AccountId([4; 16]), &new.record.id).await.unwrap(), "another's key");
@@ -67,7 +72,7 @@ async fn a_nonce_is_used_once_and_in_time() {
 async fn a_clients_key_stands_for_one_job() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();
-    let claim = |n: u8| Claim { job: JobId([n; 16]), request: Hash32([n; 32]), created_us: 1 };
+    let claim = |n: u8| Claim { job: JobId([n; 16]), more: vec![], request: Hash32([n; 32]), created_us: 1 };
     assert_eq!(store.claim(ACCOUNT, "order", claim(1), None).await.unwrap(), Claimed::Fresh);
     assert_eq!(store.claim(ACCOUNT, "order", claim(2), None).await.unwrap(), Claimed::Taken(claim(1)));
     assert_eq!(store.claim(AccountId([8; 16]), "order", claim(3), None).await.unwrap(), Claimed::Fresh);

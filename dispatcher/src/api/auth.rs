@@ -18,30 +18,64 @@ pub struct Principal {
     pub account: AccountId,
     /// The key as the log knows it, when its spending is capped.
     pub spender: Option<SpenderId>,
+    /// Models it may ask; empty = every one.
+    pub models: Vec<String>,
+}
+
+impl Principal {
+    /// Somebody who may spend an account's whole credit on any model.
+    pub fn of(account: AccountId) -> Principal {
+        Principal { account, spender: None, models: Vec::new() }
+    }
+
+    /// Refuses a model that the key is not for.
+    ///
+    /// # Errors
+    /// 403.
+    pub fn may_use(&self, model: &str) -> Result<(), ApiError> {
+        if self.models.is_empty() || self.models.iter().any(|allowed| allowed == model) {
+            return Ok(());
+        }
+        let mut error = ApiError::forbidden(format!("This key is for {} only.", self.models.join(", ")));
+        error.code = "model_not_allowed";
+        error.param = Some("model".to_owned());
+        Err(error)
+    }
 }
 
 /// The caller, if it may do what `scope` names.
 pub(crate) fn caller(shared: &Shared, headers: &HeaderMap, scope: Scope) -> Result<Principal, ApiError> {
+    caller_with_any(shared, headers, &[scope])
+}
+
+/// The caller, if one of its scopes is among `scopes`.
+pub(crate) fn caller_with_any(
+    shared: &Shared,
+    headers: &HeaderMap,
+    scopes: &[Scope],
+) -> Result<Principal, ApiError> {
     let text = bearer(headers)?;
-    let (account, scopes, spender) = if text.starts_with("cfs_") {
-        let session = shared.store.session(text, now_us())?;
-        (session.map(|s| s.account), ALL_SCOPES.to_vec(), None)
-    } else {
-        let key = shared.store.key(text)?;
-        key.map_or((None, Vec::new(), None), |k| (Some(k.account), k.scopes, k.spender))
-    };
-    let account = account.ok_or_else(|| {
+    let unknown = || {
         ApiError::unauthenticated(
             "This API key is not known here; it may have been revoked. POST /v1/accounts gives one.",
         )
-    })?;
-    if scopes.contains(&scope) {
-        Ok(Principal { account, spender })
+    };
+    let (principal, held) = if text.starts_with("cfs_") {
+        let session = shared.store.session(text, now_us())?.ok_or_else(unknown)?;
+        (Principal::of(session.account), ALL_SCOPES.to_vec())
     } else {
-        let needed = serde_json::json!(scope);
-        Err(ApiError::forbidden(format!("This key may not do that; it takes scope {needed}."))
-            .with("scope", needed))
+        let key = shared.store.key(text)?.ok_or_else(unknown)?;
+        if key.expires_us.is_some_and(|at| at <= now_us()) {
+            return Err(ApiError::unauthenticated("This API key has expired; make another: POST /v1/keys."));
+        }
+        (Principal { account: key.account, spender: key.spender, models: key.models }, key.scopes)
+    };
+    if scopes.iter().any(|scope| held.contains(scope)) {
+        return Ok(principal);
     }
+    let names: Vec<String> = scopes.iter().map(|s| serde_json::json!(s).to_string()).collect();
+    Err(ApiError::forbidden(format!("This key may not do that; it takes scope {}.", names.join(" or ")))
+        .with("scope", serde_json::json!(scopes.first())))
 }
 
 /// The caller if it says who it is, nobody if it says nothing.

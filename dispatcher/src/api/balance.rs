@@ -3,7 +3,7 @@
 use super::auth;
 use super::error::ApiError;
 use super::refusals;
-use crate::access::keys::Scope;
+use crate::access::keys::MONEY_SCOPES;
 use crate::clock::now_us;
 use crate::gateway::Shared;
 use axum::Json;
@@ -20,7 +20,7 @@ pub(crate) async fn show(
     State(shared): State<Arc<Shared>>,
     headers: HeaderMap,
 ) -> Result<Json<Value>, ApiError> {
-    let account = auth::caller(&shared, &headers, Scope::Read)?.account;
+    let account = auth::caller_with_any(&shared, &headers, &MONEY_SCOPES)?.account;
     let now = now_us();
     let read = shared.client.read(move |state| {
         let balances = query::balance(state, account, now);

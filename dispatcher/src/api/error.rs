@@ -155,6 +155,7 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
+        let refresh_in_s = self.details.get("refresh_in_s").and_then(Value::as_u64);
         let mut response = (self.status, axum::Json(self.body())).into_response();
         let headers = response.headers_mut();
         match self.retry {
@@ -166,6 +167,9 @@ impl IntoResponse for ApiError {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
                 headers.insert("retry-after-ms", HeaderValue::from(u64::from(seconds) * 1_000));
             }
+        }
+        if let Some(seconds) = refresh_in_s {
+            headers.insert("x-counterfoil-refresh-in", HeaderValue::from(seconds));
         }
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

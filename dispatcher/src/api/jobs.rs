@@ -3,7 +3,7 @@
 use super::auth;
 use super::error::ApiError;
 use super::refusals::{self, money};
-use crate::access::keys::Scope;
+use crate::access::keys::JOB_SCOPES;
 use crate::gateway::Shared;
 use axum::Json;
 use axum::extract::{Path, State};
@@ -38,7 +38,7 @@ pub(crate) async fn job(
     Path(job): Path<String>,
     headers: HeaderMap,
 ) -> Result<Json<Value>, ApiError> {
-    let caller = auth::caller(&shared, &headers, Scope::Inference)?;
+    let caller = auth::caller_with_any(&shared, &headers, &JOB_SCOPES)?;
     let (view, asset) = view(&shared, job_id(&job)?).await?.ok_or_else(unknown)?;
     if view.account != caller.account {
         return Err(unknown());

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// The price list in force and the assets.
-async fn in_force(shared: &Shared) -> Result<Option<(RateCard, Vec<Asset>)>, ApiError> {
+pub(crate) async fn in_force(shared: &Shared) -> Result<Option<(RateCard, Vec<Asset>)>, ApiError> {
     let now = now_us();
     let read = shared.client.read(move |state| {
         query::rate_card(state, now).map(|card| (card.card.clone(), query::assets(state).to_vec()))

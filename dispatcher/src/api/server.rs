@@ -2,8 +2,8 @@
 
 use super::error::ApiError;
 use super::{
-    accounts, admin, audit, balance, chat, earnings, jobs, log, models, nodes, people, quote, sessions,
-    withdrawals,
+    accounts, admin, audit, balance, chat, completions, earnings, events, jobs, log, models, nodes, people,
+    quote, responses, sessions, usage, withdrawals,
 };
 use crate::access::random_16;
 use crate::desk::{Desk, Pages};
@@ -147,6 +147,8 @@ fn api() -> Router<Arc<Shared>> {
         .route("/metrics", get(metrics::show))
         .route("/v1/openapi.yaml", get(openapi))
         .route("/v1/chat/completions", post(chat::create))
+        .route("/v1/completions", post(completions::create))
+        .route("/v1/responses", post(responses::create))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{model}", get(models::one))
         .route("/v1/quote", post(quote::create))
@@ -154,7 +156,13 @@ fn api() -> Router<Arc<Shared>> {
         .route("/v1/keys", post(accounts::create_key).get(accounts::list_keys))
         .route("/v1/keys/{id}", delete(accounts::revoke_key))
         .route("/v1/keys/{id}/spend_cap", put_route(accounts::cap_key))
+        .route("/v1/accounts/close", post(accounts::close))
         .route("/v1/balance", get(balance::show))
+        .route("/v1/deposits", get(usage::deposits))
+        .route("/v1/events", get(events::follow))
+        .route("/v1/money", get(usage::everywhere))
+        .route("/v1/statements", get(usage::statements))
+        .route("/v1/usage", get(usage::usage))
         .route("/v1/jobs/{job}", get(jobs::job))
         .route("/v1/receipts/{job}", get(jobs::receipt))
         .route("/v1/sessions/nonce", post(sessions::nonce))

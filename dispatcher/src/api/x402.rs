@@ -6,11 +6,12 @@
 use super::accounts::open_own_account;
 use super::auth::{self, Principal};
 use super::body;
-use super::chat::{self, Once, request_hash};
 use super::error::ApiError;
+use super::once::{Once, request_hash};
 use super::refusals;
 use super::request::ChatRequest;
 use super::server::put;
+use super::serving::{self, Parse};
 use crate::access::idempotency::Claim;
 use crate::access::random_16;
 use crate::admission::{self, DEFAULT_OUTPUT_TOKENS_MAX};
@@ -23,6 +24,7 @@ use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use ledger::command::Command;
 use ledger::query;
+use protocol::amount::Amount;
 use protocol::asset::{VAULT_SCALE, VaultRef};
 use protocol::event::Actor;
 use protocol::event::account::SpendAuthorised;
@@ -56,7 +58,9 @@ pub(crate) async fn create(
     shared: Arc<Shared>,
     till: Arc<dyn PaymentDoor>,
     request: Request,
+    parse: Parse,
 ) -> Result<Response, ApiError> {
+    let path = request.uri().path().to_owned();
     let payment = match request.headers().get(PAYMENT_SIGNATURE) {
         None => None,
         Some(value) => Some(value.to_str().map(str::to_owned).map_err(|_| {
@@ -65,7 +69,7 @@ pub(crate) async fn create(
     };
     let url = url_of(&request);
     let bytes = body::read(request, body::CHAT_BYTES_MAX).await?;
-    let mut chat = ChatRequest::parse(&bytes)?;
+    let mut chat = parse(&bytes)?;
     let units = price(&shared, &mut chat, till.vault()).await?;
     let ask = PaymentAsk { units, url, error: None };
     let Some(payment) = payment else { return Ok(required(&*till, ask)) };
@@ -74,24 +78,26 @@ pub(crate) async fn create(
         Err(error) => return refused(&*till, ask, error),
     };
     let account = account_of(&shared, till.vault(), seen.payer).await?;
-    let once = Once { text: format!("x402:{}", seen.nonce), request: request_hash(&bytes) };
-    let caller = Principal { account, spender: None };
+    let key = format!("x402:{}", seen.nonce);
+    let request = request_hash(&path, &bytes);
+    let once = Once { key: Some(key.clone()), request, is_retry: false };
+    let caller = Principal::of(account);
     // A payment that was used before is good for the very request that it was used for, and its answer.
     if seen.is_used {
-        if shared.store.claimed(account, &once.text)?.is_none() {
+        if shared.store.claimed(account, &key)?.is_none() {
             let error = DoorError::Refused("invalid_exact_evm_nonce_already_used".to_owned());
             return refused(&*till, ask, error);
         }
-        return chat::serve(shared, caller, chat, Some(once)).await;
+        return serving::serve(shared, caller, chat, once).await;
     }
-    let ours = Claim { job: JobId(random_16()?), request: once.request, created_us: now_us() };
-    shared.store.claim(account, &once.text, ours, None).await?;
+    let ours = Claim { job: JobId(random_16()?), more: Vec::new(), request, created_us: now_us() };
+    shared.store.claim(account, &key, ours, None).await?;
     let made = match till.deposit(&payment, &ask).await {
         Ok(made) => made,
         Err(error) => return refused(&*till, ask, error),
     };
     let served = match credited(&shared, till.vault(), account, &seen, &made).await {
-        Ok(()) => chat::serve(shared, caller, chat, Some(once)).await,
+        Ok(()) => serving::serve(shared, caller, chat, once).await,
         Err(error) => Err(error),
     };
     // The money has moved, whatever came of the request.
@@ -103,13 +109,19 @@ pub(crate) async fn create(
 /// What the request costs at most, in vault units, rounded up. Fixes the bound on its output, so that this stays so.
 async fn price(shared: &Shared, chat: &mut ChatRequest, vault: VaultRef) -> Result<u64, ApiError> {
     let model = shared.models.get(&chat.model).ok_or_else(|| ApiError::model_not_found(&chat.model))?;
-    let input_units = admission::tokenise(model, chat)?.len() as u64;
+    let prompts = admission::tokenise_all(model, chat)?;
     // Nobody's account: what it has does not matter here.
-    let quote = admission::quote(shared, AccountId::SYSTEM, chat, input_units).await?;
-    let room = u64::from(quote.rate.context_tokens).saturating_sub(input_units);
+    let quotes = admission::quote_all(shared, AccountId::SYSTEM, chat, &prompts).await?;
+    let longest = quotes.iter().map(|quote| quote.input_units).max().unwrap_or(0);
+    let Some(context) = quotes.first().map(|quote| u64::from(quote.rate.context_tokens)) else {
+        return Err(ApiError::internal("The request has no prompt."));
+    };
+    let room = context.saturating_sub(longest);
     let wanted = u32::try_from(room.min(u64::from(DEFAULT_OUTPUT_TOKENS_MAX))).unwrap_or(u32::MAX);
     chat.max_tokens.get_or_insert(wanted);
-    let quote = admission::quote(shared, AccountId::SYSTEM, chat, input_units).await?;
+    let quotes = admission::quote_all(shared, AccountId::SYSTEM, chat, &prompts).await?;
+    let projected: Amount = quotes.iter().map(|quote| quote.projected).sum();
+    let quote = &quotes[0];
     let read = shared.client.read(move |state| {
         query::vaults(state).into_iter().find(|known| known.vault == vault).map(|known| known.asset)
     });
@@ -120,7 +132,7 @@ async fn price(shared: &Shared, chat: &mut ChatRequest, vault: VaultRef) -> Resu
         let text = "This model is not sold for the vault's token; open an account: POST /v1/accounts.";
         return Err(ApiError::unauthenticated(text));
     };
-    let units = u64::try_from((quote.projected.0 + unit - 1) / unit);
+    let units = u64::try_from((projected.0 + unit - 1) / unit);
     units
         .map(|units| units.max(PAYMENT_UNITS_MIN))
         .map_err(|_| ApiError::internal("The price is out of range."))

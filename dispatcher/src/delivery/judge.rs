@@ -183,7 +183,8 @@ mod tests {
         for (seq, ids) in frames.iter().enumerate() {
             count += ids.len() as u8;
             let chain = Hash32([count; 32]);
-            let frame = Frame { seq: seq as u64, ids: ids.to_vec(), text: String::new(), chain };
+            let frame =
+                Frame { seq: seq as u64, ids: ids.to_vec(), text: String::new(), chain, logprobs: vec![] };
             transcript.push(&frame).unwrap();
         }
         transcript

@@ -43,7 +43,9 @@ fn transcript() -> Transcript {
     let mut transcript = Transcript::new(Box::new(Letters), vec![], 10);
     for (seq, ids) in [[97, 98], [99, 100], [101, 102]].into_iter().enumerate() {
         let chain = Hash32([2 * (seq as u8 + 1); 32]);
-        transcript.push(&Frame { seq: seq as u64, ids: ids.to_vec(), text: String::new(), chain }).unwrap();
+        transcript
+            .push(&Frame { seq: seq as u64, ids: ids.to_vec(), text: String::new(), chain, logprobs: vec![] })
+            .unwrap();
     }
     transcript
 }

@@ -3,7 +3,7 @@
 //! job's own output bound. Must not: charge.
 
 use super::outgoing::{self, Address};
-use super::transcript::{Mark, Piece, Transcript};
+use super::transcript::{Mark, Piece, Spoken, Transcript};
 use super::{Inbox, Incoming};
 use crate::failover::{SeamFault, Sent};
 use crate::gateway::until_raised;
@@ -31,7 +31,7 @@ pub enum ToClient {
     /// A node took the job: the answer begins.
     Begun,
     /// Some text.
-    Text(String),
+    Text(Spoken),
     /// Forget the text so far: another node answers from the beginning. Only to clients that get one whole object.
     Again,
     /// The answer is whole and charged.
@@ -197,18 +197,19 @@ impl Pace {
 /// Text on its way to the client.
 #[derive(Default)]
 struct Waiting {
-    text: String,
+    spoken: Spoken,
     reaches: Option<Mark>,
 }
 
 impl Waiting {
     fn add(&mut self, piece: Piece) {
-        self.text.push_str(&piece.text);
+        self.spoken.text.push_str(&piece.text);
+        self.spoken.logprobs.extend(piece.logprobs);
         self.reaches = piece.reaches.or(self.reaches);
     }
 
     fn is_empty(&self) -> bool {
-        self.text.is_empty() && self.reaches.is_none()
+        self.spoken.text.is_empty() && self.reaches.is_none()
     }
 }
 
@@ -392,12 +393,16 @@ impl Attempt<'_> {
 
     /// Sends what waits; `false` when the client has left in this very moment: then it was not delivered.
     fn send_waiting(&mut self, state: &mut Relaying) -> bool {
-        let Waiting { text, reaches, .. } = std::mem::take(&mut state.waiting);
-        if !text.is_empty() {
-            if self.client.try_send(ToClient::Text(text.clone())).is_err() {
+        let Waiting { spoken, reaches, .. } = std::mem::take(&mut state.waiting);
+        if spoken.text.is_empty() {
+            // Probabilities of tokens without text go with the next text.
+            state.waiting.spoken = spoken;
+        } else {
+            let (text, probabilities) = (spoken.text.clone(), spoken.logprobs.len());
+            if self.client.try_send(ToClient::Text(spoken)).is_err() {
                 return false;
             }
-            self.sent.note_text(&text);
+            self.sent.note_text(&text, probabilities);
         }
         if let Some(mark) = reaches {
             self.sent.note_mark(mark);

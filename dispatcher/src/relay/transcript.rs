@@ -2,7 +2,7 @@
 //! much of it may go out. Pure. Must not: believe the worker's text or counts.
 
 use protocol::id::Hash32;
-use protocol::job_message::Frame;
+use protocol::job_message::{Frame, TokenLogprobs};
 
 /// Most ids in one frame.
 pub const FRAME_IDS_MAX: usize = 1_024;
@@ -34,6 +34,14 @@ pub enum FrameFault {
     /// More than [`EMPTY_FRAMES_MAX`] frames without ids.
     #[error("more than {EMPTY_FRAMES_MAX} frames without ids")]
     Empty,
+    /// Log-probabilities that are not one entry an id.
+    #[error("{came} log-probabilities for {ids} ids; expected one for each, of the same id, or none")]
+    Logprobs {
+        /// Entries.
+        came: usize,
+        /// Ids of the frame.
+        ids: usize,
+    },
 }
 
 /// Turns ids into text, one at a time; text may lag behind the ids by part of a character.
@@ -60,6 +68,23 @@ pub struct Piece {
     pub text: String,
     /// The frame end that is reached when it is out; `None` while part of the frame's text is held back.
     pub reaches: Option<Mark>,
+    /// What the worker says about the probabilities of the tokens that came; text of theirs may follow later.
+    pub logprobs: Vec<TokenLogprobs>,
+}
+
+/// Text on its way to a client.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Spoken {
+    /// Never empty when it is sent.
+    pub text: String,
+    /// Of the tokens since the last text, where they were asked for.
+    pub logprobs: Vec<TokenLogprobs>,
+}
+
+impl Piece {
+    fn nothing() -> Piece {
+        Piece { text: String::new(), reaches: None, logprobs: Vec::new() }
+    }
 }
 
 /// One attempt's answer.
@@ -111,12 +136,16 @@ impl Transcript {
         if count > self.output_max {
             return Err(FrameFault::TooMany { came: count, max: self.output_max });
         }
+        let told = &frame.logprobs;
+        if !told.is_empty() && !told.iter().map(|one| one.id).eq(frame.ids.iter().copied()) {
+            return Err(FrameFault::Logprobs { came: told.len(), ids: frame.ids.len() });
+        }
         self.frames += 1;
         self.ids.extend_from_slice(&frame.ids);
         let mark = Mark { count, chain: frame.chain };
         self.marks.push(mark);
         if self.stopped {
-            return Ok(Piece { text: String::new(), reaches: None });
+            return Ok(Piece::nothing());
         }
         for (at, id) in frame.ids.iter().enumerate() {
             self.held.push_str(&self.detokeniser.push(*id));
@@ -124,21 +153,23 @@ impl Transcript {
                 // Tokens are charged up to a frame's end, because only there the chain is known: with the stop inside a
                 // frame, up to the frame before.
                 let reaches = if at + 1 == frame.ids.len() { Some(mark) } else { before };
-                return Ok(Piece { text, reaches });
+                let logprobs = told.iter().take(at + 1).cloned().collect();
+                return Ok(Piece { text, reaches, logprobs });
             }
         }
         let text = self.release();
-        Ok(Piece { text, reaches: self.held.is_empty().then_some(mark) })
+        let reaches = self.held.is_empty().then_some(mark);
+        Ok(Piece { text, reaches, logprobs: told.clone() })
     }
 
     /// The answer ended without a stop text: everything held back may go out.
     pub fn finish(&mut self) -> Piece {
         if self.stopped {
-            return Piece { text: String::new(), reaches: None };
+            return Piece::nothing();
         }
         self.held.push_str(&self.detokeniser.finish());
         let text = self.cut_at_stop().unwrap_or_else(|| std::mem::take(&mut self.held));
-        Piece { text, reaches: self.last_mark() }
+        Piece { text, reaches: self.last_mark(), logprobs: Vec::new() }
     }
 
     /// Whether a stop text came.
@@ -178,7 +209,7 @@ impl Transcript {
         if self.empty_frames > EMPTY_FRAMES_MAX {
             return Err(FrameFault::Empty);
         }
-        Ok(Piece { text: String::new(), reaches: None })
+        Ok(Piece::nothing())
     }
 
     fn cut_at_stop(&mut self) -> Option<String> {
@@ -230,11 +261,16 @@ mod tests {
             ids: text.chars().map(u32::from).collect(),
             text: "what the worker says".to_owned(),
             chain: Hash32([seq as u8; 32]),
+            logprobs: vec![],
         }
     }
 
     fn transcript(stops: &[&str]) -> Transcript {
         Transcript::new(Box::new(Letters), stops.iter().map(|s| (*s).to_owned()).collect(), 100)
+    }
+
+    fn piece(text: &str, reaches: Option<Mark>) -> Piece {
+        Piece { text: text.to_owned(), reaches, logprobs: vec![] }
     }
 
     fn mark(count: u64, seq: u8) -> Option<Mark> {
@@ -244,8 +280,8 @@ mod tests {
     #[test]
     fn text_comes_from_ids_and_every_frame_is_a_mark() {
         let mut t = transcript(&[]);
-        assert_eq!(t.push(&frame(0, "ab")).unwrap(), Piece { text: "ab".into(), reaches: mark(2, 0) });
-        assert_eq!(t.push(&frame(1, "c")).unwrap(), Piece { text: "c".into(), reaches: mark(3, 1) });
+        assert_eq!(t.push(&frame(0, "ab")).unwrap(), piece("ab", mark(2, 0)));
+        assert_eq!(t.push(&frame(1, "c")).unwrap(), piece("c", mark(3, 1)));
         assert_eq!((t.chain_at(2), t.chain_at(1)), (Some(Hash32([0; 32])), None));
         assert_eq!(t.ids(), [97, 98, 99]);
     }
@@ -256,7 +292,7 @@ mod tests {
         assert_eq!(t.push(&frame(1, "a")), Err(FrameFault::Gap { expected: 0, came: 1 }));
         t.push(&frame(0, "a")).unwrap();
         assert_eq!(t.push(&frame(0, "a")), Err(FrameFault::Gap { expected: 1, came: 0 }));
-        let nothing = Piece { text: String::new(), reaches: None };
+        let nothing = Piece::nothing();
         for seq in 1..=EMPTY_FRAMES_MAX {
             assert_eq!(t.push(&frame(seq, "")), Ok(nothing.clone()));
         }
@@ -268,15 +304,15 @@ mod tests {
     #[test]
     fn a_stop_text_over_several_frames_is_held_back_and_cut() {
         let mut t = transcript(&["END", "\n\n"]);
-        assert_eq!(t.push(&frame(0, "aE")).unwrap(), Piece { text: "a".into(), reaches: None });
-        assert_eq!(t.push(&frame(1, "N")).unwrap(), Piece { text: "".into(), reaches: None });
-        assert_eq!(t.push(&frame(2, "x")).unwrap(), Piece { text: "ENx".into(), reaches: mark(4, 2) });
+        assert_eq!(t.push(&frame(0, "aE")).unwrap(), piece("a", None));
+        assert_eq!(t.push(&frame(1, "N")).unwrap(), piece("", None));
+        assert_eq!(t.push(&frame(2, "x")).unwrap(), piece("ENx", mark(4, 2)));
         t.push(&frame(3, "E")).unwrap();
         t.push(&frame(4, "N")).unwrap();
-        assert_eq!(t.push(&frame(5, "D")).unwrap(), Piece { text: "".into(), reaches: mark(7, 5) });
+        assert_eq!(t.push(&frame(5, "D")).unwrap(), piece("", mark(7, 5)));
         assert!(t.is_stopped());
-        assert_eq!(t.push(&frame(6, "more")).unwrap(), Piece { text: "".into(), reaches: None });
-        assert_eq!(t.finish(), Piece { text: "".into(), reaches: None });
+        assert_eq!(t.push(&frame(6, "more")).unwrap(), piece("", None));
+        assert_eq!(t.finish(), piece("", None));
         assert_eq!(t.ids().len(), 11, "recorded for the receipt");
     }
 
@@ -284,14 +320,14 @@ mod tests {
     fn a_stop_inside_a_frame_charges_up_to_the_frame_before() {
         let mut t = transcript(&["."]);
         t.push(&frame(0, "ab")).unwrap();
-        assert_eq!(t.push(&frame(1, "c.d")).unwrap(), Piece { text: "c".into(), reaches: mark(2, 0) });
+        assert_eq!(t.push(&frame(1, "c.d")).unwrap(), piece("c", mark(2, 0)));
     }
 
     #[test]
     fn what_only_looked_like_a_stop_goes_out_at_the_end() {
         let mut t = transcript(&["END"]);
         assert_eq!(t.push(&frame(0, "xEN")).unwrap().text, "x");
-        assert_eq!(t.finish(), Piece { text: "EN".into(), reaches: mark(3, 0) });
+        assert_eq!(t.finish(), piece("EN", mark(3, 0)));
     }
 
     #[test]
@@ -300,5 +336,21 @@ mod tests {
         assert_eq!(overlap("ab", "ab"), 0, "the whole stop is no overlap: it was looked for before");
         assert_eq!(overlap("xaba", "abab"), 3);
         assert_eq!(overlap("", "a"), 0);
+    }
+
+    #[test]
+    fn probabilities_go_with_their_tokens_and_stop_where_the_text_does() {
+        let told = |text: &str| -> Vec<TokenLogprobs> {
+            text.chars().map(|c| TokenLogprobs { id: u32::from(c), millionths: -1, top: vec![] }).collect()
+        };
+        let mut t = transcript(&["x"]);
+        let first = Frame { logprobs: told("ab"), ..frame(0, "ab") };
+        assert_eq!(t.push(&first).unwrap().logprobs, told("ab"));
+        let stopped = Frame { logprobs: told("cxd"), ..frame(1, "cxd") };
+        assert_eq!(t.push(&stopped).unwrap().logprobs, told("cx"));
+        for wrong in [told("a"), told("ba")] {
+            let frame = Frame { logprobs: wrong, ..frame(0, "ab") };
+            assert!(matches!(transcript(&[]).push(&frame), Err(FrameFault::Logprobs { .. })));
+        }
     }
 }

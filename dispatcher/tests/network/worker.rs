@@ -9,8 +9,8 @@ use nkeys::{KeyPair, KeyPairType};
 use protocol::commitment::{Committed, commit, token_bytes};
 use protocol::id::{Hash32, JobId, NodeId, OperatorId};
 use protocol::job_message::{
-    Cancel, Frame, Heartbeat, JOB_PROTOCOL, JobBody, JobOffer, NakReason, ResultMessage, heartbeat_subject,
-    receipt_subject, result_subject,
+    Cancel, Frame, Heartbeat, JOB_PROTOCOL, JobBody, JobOffer, NakReason, ResultMessage, TokenLogprobs,
+    heartbeat_subject, receipt_subject, result_subject,
 };
 use protocol::rate::ProofClass;
 use protocol::receipt::{Finish, Receipt};
@@ -52,6 +52,8 @@ pub struct Worker {
     pub operator: OperatorId,
     pub scripts: Arc<Mutex<VecDeque<Script>>>,
     pub cancels: Arc<Mutex<Vec<JobId>>>,
+    /// Every body that was opened.
+    pub bodies: Arc<Mutex<Vec<JobBody>>>,
     key: SigningKey,
     sealing_secret: [u8; 32],
     client: Client,
@@ -104,6 +106,7 @@ impl Worker {
             operator,
             scripts,
             cancels: Arc::default(),
+            bodies: Arc::default(),
             key,
             sealing_secret,
             client,
@@ -183,8 +186,15 @@ impl Worker {
         self.client.publish(subject, serde_json::to_vec(&message).unwrap().into()).await.unwrap();
     }
 
-    async fn frame(&self, offer: &JobOffer, seq: u64, ids: &[u32]) {
-        let frame = Frame { seq, ids: ids.to_vec(), text: "not believed".into(), chain: chain(seq + 1) };
+    async fn frame(&self, offer: &JobOffer, seq: u64, ids: &[u32], top: Option<u8>) {
+        let told = |id: &u32| TokenLogprobs {
+            id: *id,
+            millionths: -250_000,
+            top: vec![(*id, -250_000); usize::from(top.unwrap_or(0))],
+        };
+        let logprobs = if top.is_some() { ids.iter().map(told).collect() } else { vec![] };
+        let frame =
+            Frame { seq, ids: ids.to_vec(), text: "not believed".into(), chain: chain(seq + 1), logprobs };
         self.say(offer, ResultMessage::Frame(frame)).await;
     }
 
@@ -193,6 +203,7 @@ impl Worker {
         let body: JobBody =
             serde_json::from_slice(&seal::open(&self.sealing_secret, &sealed).unwrap()).unwrap();
         assert_eq!(body.commitment(), offer.body_commitment);
+        self.bodies.lock().unwrap().push(body.clone());
         if let Script::Nak(reason) = script {
             let attempt = offer.attempt;
             return self.say(&offer, ResultMessage::Nak { attempt, reason, detail: String::new() }).await;
@@ -213,7 +224,7 @@ impl Worker {
             if matches!(script, Script::Gap) && sent == 1 {
                 sent += 1;
             }
-            self.frame(&offer, sent as u64, &[*id]).await;
+            self.frame(&offer, sent as u64, &[*id], body.controls.logprobs).await;
             sent += 1;
             if wait_ms > 0 {
                 let pause = Duration::from_millis(wait_ms);

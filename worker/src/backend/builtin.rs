@@ -6,11 +6,11 @@
 
 use super::{Backend, BackendIdentity, BackendRefusal, Canceller, Running, STEPS_WAITING_MAX, Step};
 use kernels::{
-    Engine, EngineOptions, Error, Finish, JobEvent, JobHandle, JobSpec, LoadOptions, Model, NUMERICS_ID,
-    SamplingParams, Tokenizer,
+    Controls, Engine, EngineOptions, Error, Finish, JobEvent, JobHandle, JobRequest, JobSpec, LoadOptions,
+    Model, NUMERICS_ID, SamplingParams, Tokenizer,
 };
 use protocol::id::Hash32;
-use protocol::job_message::{JobBody, NakReason};
+use protocol::job_message::{JobBody, NakReason, OutputFormat, TokenLogprobs};
 use protocol::rate::ProofClass;
 use std::path::Path;
 use std::sync::Arc;
@@ -68,7 +68,7 @@ impl Builtin {
     }
 
     pub(crate) fn begin(&self, body: &JobBody) -> Result<Running, BackendRefusal> {
-        let handle = self.engine.submit(job_spec(body)).map_err(|error| refusal(&error))?;
+        let handle = self.engine.submit(job_request(body)).map_err(|error| refusal(&error))?;
         let canceller = handle.canceller();
         let (sender, steps) = mpsc::channel(STEPS_WAITING_MAX);
         let tokenizer = self.tokenizer.clone();
@@ -91,9 +91,9 @@ impl From<Builtin> for Backend {
     }
 }
 
-/// The kernels' job of a body; the same for worker and verifier.
-pub fn job_spec(body: &JobBody) -> JobSpec {
-    JobSpec {
+/// The kernels' job of a body; the same for worker and verifier. Stop texts are not in it: the driver looks for them.
+pub fn job_request(body: &JobBody) -> JobRequest {
+    let spec = JobSpec {
         job_id: body.job.0,
         prompt_ids: body.prompt_ids.clone(),
         max_tokens: body.max_tokens,
@@ -104,7 +104,22 @@ pub fn job_spec(body: &JobBody) -> JobSpec {
             sampling_key: body.sampling_key.0,
         },
         stop_ids: Vec::new(),
-    }
+    };
+    let wanted = &body.controls;
+    let controls = Controls {
+        min_p_millionths: wanted.min_p_millionths,
+        repetition_penalty_millionths: wanted.repetition_penalty_millionths,
+        frequency_penalty_millionths: wanted.frequency_penalty_millionths,
+        presence_penalty_millionths: wanted.presence_penalty_millionths,
+        logit_bias: wanted.logit_bias.clone(),
+        stop_texts: Vec::new(),
+        format: match &wanted.format {
+            OutputFormat::Text => kernels::OutputFormat::Text,
+            OutputFormat::JsonObject => kernels::OutputFormat::JsonObject,
+            OutputFormat::JsonSchema { schema } => kernels::OutputFormat::JsonSchema(schema.clone()),
+        },
+    };
+    JobRequest { controls, logprobs: wanted.logprobs, ..JobRequest::from(spec) }
 }
 
 fn carry_over(mut handle: JobHandle, tokenizer: &Tokenizer, sender: &mpsc::Sender<Step>) {
@@ -112,7 +127,13 @@ fn carry_over(mut handle: JobHandle, tokenizer: &Tokenizer, sender: &mpsc::Sende
     while let Some(event) = handle.next() {
         let step = match event {
             JobEvent::Token(token) => {
-                Step::Token { id: token.id, text: decoder.push(token.id), chain: Hash32(token.chain) }
+                let text = decoder.push(token.id);
+                let logprobs = token.logprobs.map(|told| TokenLogprobs {
+                    id: token.id,
+                    millionths: told.chosen_millionths,
+                    top: told.top,
+                });
+                Step::Token { id: token.id, text, chain: Hash32(token.chain), logprobs }
             }
             JobEvent::Done { finish, chain_head } => {
                 Step::End { finish: finish_of(finish), text: decoder.finish(), chain: Hash32(chain_head) }

@@ -38,7 +38,9 @@ fn a_short_file_gets_documented_defaults_and_paths_beside_it() {
     assert_eq!(options.nodes[0].slots, 4);
     assert!(options.threads >= 1);
     assert!(!format!("{options:?}").contains(&pair.seed().unwrap()), "no secret in Debug");
-    let BackendOptions::Builtin { path } = &options.nodes[0].models[0].backend;
+    let BackendOptions::Builtin { path } = &options.nodes[0].models[0].backend else {
+        panic!("the first model is ours")
+    };
     assert_eq!(path, &dir.path().join("model.gguf"));
 
     fs::write(dir.path().join("operator.jwt"), jwt_of(&KeyPair::new_user().public_key())).unwrap();
@@ -74,4 +76,25 @@ fn contradictions_are_named() {
     check(text.replacen("[[nodes]]", "threads = 0\n[[nodes]]", 1), "threads must be");
     let nodes = text.split_once("[[nodes]]").unwrap().1;
     check(format!("{text}\n[[nodes]]{nodes}"), "listed twice");
+}
+
+#[test]
+fn a_server_of_another_kind_is_named_by_url_and_its_key_is_never_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = sample(NodeId([1; 16])).replace("backend = \"builtin\"", "backend = \"openai\"").replace(
+        "path = \"model.gguf\"",
+        "url = \"http://127.0.0.1:8000/v1\"\ntokenizer = \"model.gguf\"\napi_key_file = \"server.key\"",
+    );
+    let pair = KeyPair::new_user();
+    crate::keys::write_durably(&dir.path().join("operator.seed"), pair.seed().unwrap().as_bytes()).unwrap();
+    crate::keys::write_durably(&dir.path().join("server.key"), b"canary-key\n").unwrap();
+    fs::write(dir.path().join("operator.jwt"), jwt_of(&pair.public_key())).unwrap();
+    let options = toml::from_str::<WorkerConfig>(&text).unwrap().options(dir.path()).unwrap();
+    let BackendOptions::OpenAi(server) = &options.nodes[0].models[0].backend else { panic!("a server") };
+    assert_eq!((server.url.as_str(), server.model.as_str()), ("http://127.0.0.1:8000/v1", "smollm2-135m"));
+    assert_eq!(server.api_key.as_ref().unwrap().0, "canary-key");
+    assert!(!format!("{options:?}").contains("canary-key"), "no secret in Debug");
+    let wrong = text.replace("http://", "ftp://");
+    let error = toml::from_str::<WorkerConfig>(&wrong).unwrap().options(dir.path()).unwrap_err();
+    assert!(error.to_string().contains("http://"), "{error}");
 }

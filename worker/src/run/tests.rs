@@ -21,6 +21,7 @@ fn case(stop: &[&str]) -> Case {
         seed: None,
         sampling_key: Hash32([9; 32]),
         stop: stop.iter().map(|s| s.to_string()).collect(),
+        controls: Default::default(),
         salt: Hash32([8; 32]),
     };
     let offer = JobOffer {
@@ -44,7 +45,7 @@ fn case(stop: &[&str]) -> Case {
 }
 
 fn token(id: u32, text: &str) -> Wake {
-    Wake::Step(Some(Step::Token { id, text: text.into(), chain: Hash32([id as u8; 32]) }))
+    Wake::Step(Some(Step::Token { id, text: text.into(), chain: Hash32([id as u8; 32]), logprobs: None }))
 }
 
 fn end(finish: Finish, head: u32) -> Wake {

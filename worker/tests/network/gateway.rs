@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
-use worker::backend::job_spec;
+use worker::backend::job_request;
 use worker::keys::OperatorKey;
 use worker::{BackendOptions, ModelOptions, NodeOptions, Worker, WorkerOptions};
 
@@ -197,6 +197,7 @@ impl Job {
             seed: None,
             sampling_key: Hash32(random()),
             stop: vec![],
+            controls: Default::default(),
             salt: Hash32(random()),
         };
         let now_us = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros() as u64;
@@ -260,7 +261,7 @@ impl Answer {
         if let Some(last) = self.frames.last() {
             assert_eq!(last.chain, receipt.chain_head, "the last frame's chain is the receipt's head");
         }
-        let verdict = verify(model(), 1, &job_spec(&job.body), &ids, &receipt.chain_head.0).unwrap();
+        let verdict = verify(model(), 1, &job_request(&job.body).spec, &ids, &receipt.chain_head.0).unwrap();
         assert_eq!(verdict, Verdict::Identical { chain_head: receipt.chain_head.0 });
         receipt
     }

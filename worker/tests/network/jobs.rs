@@ -6,7 +6,7 @@ use protocol::id::Hash32;
 use protocol::job_message::{NakReason, ResultMessage, receipt_subject, sampling_key};
 use protocol::receipt::Finish;
 use std::time::Instant;
-use worker::backend::job_spec;
+use worker::backend::job_request;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_offer_becomes_frames_and_a_receipt_that_anybody_can_re_execute() {
@@ -31,7 +31,7 @@ async fn an_offer_becomes_frames_and_a_receipt_that_anybody_can_re_execute() {
     // The claim is checked, not believed: one token changed and re-execution says which.
     let mut forged = answer.ids();
     forged[2] ^= 1;
-    let verdict = verify(model(), 1, &job_spec(&job.body), &forged, &receipt.chain_head.0).unwrap();
+    let verdict = verify(model(), 1, &job_request(&job.body).spec, &forged, &receipt.chain_head.0).unwrap();
     assert!(matches!(verdict, Verdict::Differs { index: 2, .. }), "{verdict:?}");
 }
 

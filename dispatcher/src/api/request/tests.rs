@@ -1,6 +1,7 @@
 //! Bodies as SDKs send them, and each wrong one with the parameter it is refused for.
 
 use super::*;
+use protocol::job_message::OutputFormat;
 use serde_json::json;
 
 fn parse(extra: Value) -> Result<ChatRequest, ApiError> {
@@ -9,6 +10,10 @@ fn parse(extra: Value) -> Result<ChatRequest, ApiError> {
         body[key] = value.clone();
     }
     ChatRequest::parse(body.to_string().as_bytes())
+}
+
+fn message(role: &str, content: &str) -> Message {
+    Message { role: role.into(), content: content.into(), calls: vec![] }
 }
 
 fn refused(extra: Value, param: &str, code: &str) {
@@ -24,9 +29,14 @@ fn refused(extra: Value, param: &str, code: &str) {
 fn the_smallest_request() {
     let request = parse(json!({})).unwrap();
     assert_eq!(request.model, "smol");
-    assert_eq!(request.messages, [Message { role: "user".into(), content: "hi".into() }]);
+    assert_eq!(request.prompts, [Prompt::Chat(vec![message("user", "hi")])]);
     assert_eq!((request.stream, request.include_usage, request.max_tokens), (false, false, None));
-    assert_eq!((request.temperature_millionths, request.top_p_millionths), (1_000_000, 1_000_000));
+    let sampling = &request.sampling;
+    assert_eq!((sampling.temperature_millionths, sampling.top_p_millionths), (1_000_000, 1_000_000));
+    assert_eq!(
+        (request.choices(), request.controls, request.shape),
+        (1, JobControls::default(), Shape::Chat)
+    );
 }
 
 #[test]
@@ -43,25 +53,55 @@ fn what_openai_python_and_others_send_by_default_is_taken() {
     .unwrap();
     assert!(request.stream && request.include_usage);
     assert_eq!(request.max_tokens, Some(64));
-    assert_eq!((request.temperature_millionths, request.top_p_millionths), (700_000, 950_000));
-    assert_eq!(request.seed, Some(u64::MAX));
-    assert_eq!(request.stop, ["\n\n", "END"]);
+    let sampling = &request.sampling;
+    assert_eq!((sampling.temperature_millionths, sampling.top_p_millionths), (700_000, 950_000));
+    assert_eq!(sampling.seed, Some(u64::MAX));
+    assert_eq!(sampling.stop, ["\n\n", "END"]);
+    assert!(request.controls.is_default(), "nothing was asked for");
+}
+
+#[test]
+fn what_steers_the_choice_arrives_as_millionths() {
+    let request = parse(json!({
+        "presence_penalty": -0.5, "frequency_penalty": 1.25, "logit_bias": { "9": -100, "5": 0.5 }, "n": 3, "seed": 1,
+        "logprobs": true, "top_logprobs": 4, "min_p": 0.1, "repetition_penalty": 1.5, "top_k": 40,
+        "response_format": { "type": "json_object" },
+    }));
+    let request = request.unwrap();
+    let expected = JobControls {
+        min_p_millionths: 100_000,
+        repetition_penalty_millionths: 1_500_000,
+        frequency_penalty_millionths: 1_250_000,
+        presence_penalty_millionths: -500_000,
+        logit_bias: vec![(5, 500_000), (9, -100_000_000)],
+        format: OutputFormat::JsonObject,
+        logprobs: Some(4),
+        ..JobControls::default()
+    };
+    assert_eq!(request.controls, expected);
+    assert_eq!((request.sampling.top_k, request.choices()), (40, 3));
+    assert_eq!((request.seed_of(0), request.seed_of(2)), (Some(1), Some(3)));
+    let schema = json!({ "name": "x", "strict": true, "schema": { "type": "object", "properties": {} } });
+    let request =
+        parse(json!({ "response_format": { "type": "json_schema", "json_schema": schema } })).unwrap();
+    let OutputFormat::JsonSchema { schema } = request.controls.format else { panic!("no schema") };
+    assert_eq!(serde_json::from_str::<Value>(&schema).unwrap()["type"], "object");
+}
+
+#[test]
+fn a_stream_with_tools_is_read_whole_before_it_goes_out() {
+    let tool = json!([{ "type": "function", "function": { "name": "now" } }]);
+    let delivery = |extra: Value| parse(extra).unwrap().delivery();
+    assert_eq!(delivery(json!({ "stream": true })), Delivery::Stream);
+    assert_eq!(delivery(json!({ "stream": true, "tools": tool })), Delivery::Whole);
+    assert_eq!(delivery(json!({ "stream": true, "tools": tool, "tool_choice": "none" })), Delivery::Stream);
 }
 
 #[test]
 fn known_but_unsupported_is_refused_by_name() {
     for (param, value) in [
-        ("tools", json!([{ "type": "function" }])),
-        ("tool_choice", json!("required")),
         ("functions", json!([{}])),
-        ("response_format", json!({ "type": "json_object" })),
-        ("logprobs", json!(true)),
-        ("top_logprobs", json!(3)),
-        ("logit_bias", json!({ "5": 1 })),
-        ("presence_penalty", json!(0.1)),
-        ("frequency_penalty", json!(-0.1)),
-        ("n", json!(2)),
-        ("n", json!("1")),
+        ("function_call", json!("auto")),
         ("audio", json!({})),
         ("modalities", json!(["text", "audio"])),
         ("prediction", json!({})),
@@ -95,9 +135,26 @@ fn wrong_values_name_their_parameter() {
         ("stop", json!(5)),
         ("messages", json!([])),
         ("messages", json!("hi")),
+        ("n", json!(0)),
+        ("n", json!(17)),
+        ("n", json!("1")),
+        ("logprobs", json!(3)),
+        ("top_logprobs", json!(3)),
+        ("logit_bias", json!({ "5": 101 })),
+        ("logit_bias", json!({ "x": 1 })),
+        ("logit_bias", json!({ "7": 1, "07": 2 })),
+        ("logit_bias", json!([5])),
+        ("presence_penalty", json!(2.1)),
+        ("frequency_penalty", json!("much")),
+        ("tools", json!("all")),
+        ("tool_choice", json!("required")),
     ] {
         refused(json!({ param: value }), param, "invalid_value");
     }
+    let schema = json!({ "type": "json_schema", "json_schema": { "schema": { "type": 5 } } });
+    refused(json!({ "response_format": schema }), "response_format", "invalid_value");
+    refused(json!({ "response_format": { "type": "xml" } }), "response_format.type", "invalid_value");
+    refused(json!({ "logprobs": true, "top_logprobs": 21 }), "top_logprobs", "invalid_value");
     refused(json!({ "max_tokens": 5, "max_completion_tokens": 6 }), "max_tokens", "invalid_value");
     refused(json!({ "model": null }), "model", "missing_required_parameter");
     refused(json!({ "model": "" }), "model", "missing_required_parameter");
@@ -107,22 +164,31 @@ fn wrong_values_name_their_parameter() {
 #[test]
 fn messages_are_text_only() {
     let parts = json!([{ "type": "text", "text": "a" }, { "type": "text", "text": "b" }]);
-    let message = |content: Value| json!({ "messages": [{ "role": "developer", "content": content }] });
-    let parsed = parse(message(parts)).unwrap();
-    assert_eq!(parsed.messages, [Message { role: "system".into(), content: "ab".into() }]);
+    let with = |content: Value| json!({ "messages": [{ "role": "developer", "content": content }] });
+    let parsed = parse(with(parts)).unwrap();
+    assert_eq!(parsed.prompts, [Prompt::Chat(vec![message("system", "ab")])]);
     let image = json!([{ "type": "image_url", "image_url": { "url": "x" } }]);
-    refused(message(image), "messages[0].content", "unsupported_parameter");
-    refused(message(json!(5)), "messages[0].content", "invalid_value");
-    refused(message(Value::Null), "messages[0].content", "invalid_value");
+    refused(with(image), "messages[0].content", "unsupported_parameter");
+    refused(with(json!(5)), "messages[0].content", "invalid_value");
+    refused(with(Value::Null), "messages[0].content", "invalid_value");
     refused(
         json!({ "messages": [{ "role": "robot", "content": "x" }] }),
         "messages[0].role",
         "invalid_value",
     );
-    let tool = json!({ "messages": [{ "role": "tool", "content": "x" }] });
-    refused(tool, "messages[0].role", "unsupported_parameter");
+    let call =
+        json!({ "id": "c", "type": "function", "function": { "name": "now", "arguments": "{\"a\":1}" } });
+    let turns = json!({ "messages": [
+        { "role": "assistant", "content": null, "tool_calls": [call] },
+        { "role": "tool", "tool_call_id": "c", "content": "noon" },
+    ] });
+    let called = ToolCall { name: "now".into(), arguments: json!({ "a": 1 }) };
+    let assistant = Message { calls: vec![called], ..message("assistant", "") };
+    assert_eq!(parse(turns).unwrap().prompts, [Prompt::Chat(vec![assistant, message("tool", "noon")])]);
     let calls = json!({ "messages": [{ "role": "assistant", "content": "x", "tool_calls": [{}] }] });
-    refused(calls, "messages[0].tool_calls", "unsupported_parameter");
+    refused(calls, "messages[0].tool_calls", "invalid_value");
+    let calls = json!({ "messages": [{ "role": "user", "content": "x", "tool_calls": [] }] });
+    refused(calls, "messages[0].tool_calls", "invalid_value");
 }
 
 #[test]
