@@ -27,12 +27,15 @@ mod roster;
 pub mod router;
 pub mod seal;
 mod turn;
+mod verifier;
 
 pub use admission::{DEFAULT_OUTPUT_TOKENS_MAX, SLOT_WAIT_MS_MAX};
 pub use delivery::recovery::RecoveryError;
 pub use doors::{
     AcceptedAuthorisation, AuthorisationTerms, ChainDoor, DoorError, DoorFuture, OperatorCredentials,
-    OperatorIssuer, ProofDoor, SignedVoucher, TypedData, VoucherTerms, WithdrawalMoment,
+    OperatorIssuer, ProofDoor, Recheck, Rechecked, ReexecutionDoor, SignedVoucher, TypedData, VoucherTerms,
+    WithdrawalMoment,
 };
 pub use gateway::{Gateway, GatewayError, GatewayOptions, ServedModel};
 pub use job::Delivery;
+pub use verifier::VerifierOptions;

@@ -81,7 +81,8 @@ async fn options(
         proofs: None,
         lane: own.lane.clone(),
         readings: Arc::new(Vec::new),
-        routing: dispatcher::router::TableOptions::open(),
+        routing: own.routing.options(),
+        verifier: None,
     })
 }
 

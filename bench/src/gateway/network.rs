@@ -3,7 +3,6 @@
 use super::GatewayOptions;
 use super::worker::{Manner, Stamps, ZeroWorker};
 use crate::journal::setup::open_journal;
-use crate::load::genesis;
 use crate::raw::start_server;
 use crate::{BenchError, Tried};
 use dispatcher::router::TableOptions;
@@ -243,6 +242,7 @@ async fn start_gateway(
         lane: "prepaid".to_owned(),
         readings: Arc::new(Vec::new),
         routing: TableOptions::open(),
+        verifier: None,
     };
     Gateway::start(options).await.tried("start the gateway")
 }

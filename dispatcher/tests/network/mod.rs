@@ -108,6 +108,7 @@ impl Network {
             lane: "prepaid".to_owned(),
             readings: Arc::new(Vec::new),
             routing: dispatcher::router::TableOptions::open(),
+            verifier: None,
         }
     }
 
