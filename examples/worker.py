@@ -1,32 +1,65 @@
-"""A worker in another language, whole: forwards each job to an OpenAI-compatible server and signs what it delivers.
+"""A worker in another language, whole: takes jobs over NATS, lets a command answer them, signs what it delivers.
 
-Usage: worker.py NATS_URL OPERATOR.creds NODE_ID NODE_KEY_HEX MODEL WEIGHTS_SHA256_HEX BACKEND_URL
+Usage: worker.py NATS_URL JWT_FILE SEED_FILE NODE_ID NODE_KEY_HEX MODEL GGUF_FILE COMMAND...
 
-BACKEND_URL (http://127.0.0.1:8081, say) offers /v1/chat/completions and /tokenize, as llama.cpp's server does. Its output
-cannot be re-executed bit for bit, so the receipt says `attested`: the ids are the server's own tokens of the delivered
-text, and the chain is c_0 = BLAKE3("counterfoil attested chain 1\0" job weights body), c_i = BLAKE3(c_(i-1) id_i).
-Thin on purpose: one job after another, and a receipt not acknowledged before this process dies is lost.
+COMMAND writes its answer to stdout as it comes; in it {prompt}, {max_tokens} and {temperature} are filled in:
+  counterfoil model generate --model FILE --max-tokens {max_tokens} --temperature {temperature} --prompt {prompt}
+Nobody can re-execute that bit for bit, so the receipt says `attested`: the ids are tokens of the price list's tokenizer whose
+text is the text delivered, and the chain is c_0 = BLAKE3("counterfoil attested chain 1\\0" job weights body), c_i = BLAKE3(c_(i-1) id_i).
+Thin on purpose: one job at a time, and a receipt not acknowledged before this process dies is lost.
 """
 import asyncio
 import base64
+import codecs
+import hashlib
 import json
 import sys
 import time
 
 import cbor2
-import httpx
+import gguf
 import nats
-import nkeys
 from blake3 import blake3
 from nacl.public import PrivateKey, SealedBox
+from nacl.signing import SigningKey
 
-URL, CREDS, NODE, NODE_KEY, MODEL, WEIGHTS, BACKEND = sys.argv[1:8]
-with open(CREDS) as creds:
-    SIGNER = nkeys.from_seed(next(line.strip() for line in creds if line.startswith("SU")).encode())
-OPERATOR = SIGNER.public_key.decode()
+URL, JWT_FILE, SEED_FILE, NODE, NODE_KEY, MODEL, GGUF_FILE, *COMMAND = sys.argv[1:]
+JWT = open(JWT_FILE, encoding="utf-8").read().strip()
+SEED = open(SEED_FILE, encoding="utf-8").read().strip()
+SIGNER = SigningKey(base64.b32decode(SEED + "=" * (-len(SEED) % 8))[2:34])  # two prefix bytes, the secret, a checksum
+OPERATOR = json.loads(base64.urlsafe_b64decode(JWT.split(".")[1] + "=="))["sub"]
 BOX = SealedBox(PrivateKey(bytes.fromhex(NODE_KEY)))
+WEIGHTS = hashlib.sha256(open(GGUF_FILE, "rb").read()).hexdigest()
 CROCKFORD = str.maketrans("0123456789abcdefghjkmnpqrstvwxyz", "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567")
-STATE = {"running": None, "beats": 0, "frames": 0, "cancelled": set()}
+STATE = {"running": None, "beats": 0, "frames": 0, "known": set(), "cancelled": set()}
+
+
+def vocabulary():
+    """Bytes of each ordinary token; the file writes them as printable characters (GPT-2's way)."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    hidden = [b for b in range(256) if b not in plain]
+    byte_of = {chr(b): b for b in plain} | {chr(256 + n): b for n, b in enumerate(hidden)}
+    fields = gguf.GGUFReader(GGUF_FILE).fields
+    tokens, kinds = fields["tokenizer.ggml.tokens"], fields["tokenizer.ggml.token_type"]
+    found = {}
+    for number, (at, kind) in enumerate(zip(tokens.data, kinds.data)):
+        if kinds.parts[kind][0] == 1:  # normal
+            found[bytes(byte_of[c] for c in bytes(tokens.parts[at]).decode())] = number
+    return found
+
+
+VOCABULARY = vocabulary()
+LONGEST = max(map(len, VOCABULARY))
+
+
+def tokens_of(text):
+    """Tokens whose text is this text: always the longest that fits."""
+    data, ids = text.encode(), []
+    while data:
+        end = next(n for n in range(min(LONGEST, len(data)), 0, -1) if data[:n] in VOCABULARY)
+        ids.append(VOCABULARY[data[:end]])
+        data = data[end:]
+    return ids
 
 
 def id_bytes(text):
@@ -52,48 +85,45 @@ def body_bytes(body):
 
 
 def signed_receipt(offer, body, ids, chain, finish, started_us):
-    operator = base64.b32decode(OPERATOR)[1:33]
     output = commitment(b"counterfoil output 1\0", body["salt"], u32(*ids))
     receipt = cbor2.dumps([
-        1, id_bytes(offer["job"]), offer["attempt"], id_bytes(NODE), operator, bytes.fromhex(WEIGHTS), "attested", 1,
+        1, id_bytes(offer["job"]), offer["attempt"], id_bytes(NODE), bytes(SIGNER.verify_key), bytes.fromhex(WEIGHTS), "attested", 1,
         bytes.fromhex(offer["body_commitment"]), len(body["prompt_ids"]), len(ids), output, chain, finish, started_us,
         time.time_ns() // 1000, "worker.py",
     ])
-    return cbor2.dumps([receipt, SIGNER.sign(b"counterfoil receipt 1\0" + receipt)])
+    return cbor2.dumps([receipt, SIGNER.sign(b"counterfoil receipt 1\0" + receipt).signature])
 
 
-async def deltas(http, body):
-    """Text as the backend streams it."""
-    request = {"model": MODEL, "stream": True, "messages": body["messages"], "max_tokens": body["max_tokens"],
-               "temperature": body["temperature_millionths"] / 1e6, "top_p": body["top_p_millionths"] / 1e6,
-               "stop": body["stop"] or None, "seed": body["seed"]}
-    async with http.stream("POST", f"{BACKEND}/v1/chat/completions", json=request) as answer:
-        answer.raise_for_status()
-        async for line in answer.aiter_lines():
-            if line.startswith("data: ") and line != "data: [DONE]":
-                for choice in json.loads(line[6:])["choices"]:
-                    if choice["delta"].get("content"):
-                        yield choice["delta"]["content"]
+async def pieces(body, process):
+    """Text as the command writes it, whole characters only, without the newline that ends its output."""
+    decoder, held = codecs.getincrementaldecoder("utf-8")("replace"), ""
+    while data := await process.stdout.read(64):
+        text = held + decoder.decode(data)
+        text, held = (text[:-1], "\n") if text.endswith("\n") else (text, "")
+        if text:
+            yield text
 
 
-async def run(nc, http, offer, body, say):
-    started_us, ids, finish, STATE["frames"] = time.time_ns() // 1000, [], 0, 0  # 0 stop, 1 length, 2 cancelled
+async def run(nc, offer, body, say):
+    key, started_us, ids, finish = (offer["job"], offer["attempt"]), time.time_ns() // 1000, [], 0  # 0 stop, 1 length, 2 cancelled
     start = id_bytes(offer["job"]) + bytes.fromhex(WEIGHTS + offer["body_commitment"])
     chain = blake3(b"counterfoil attested chain 1\0" + start).digest()
-    async for text in deltas(http, body):
-        tokens = (await http.post(f"{BACKEND}/tokenize", json={"content": text})).json()["tokens"]
-        tokens = tokens[:body["max_tokens"] - len(ids)]
+    known = {"prompt": body["messages"][-1]["content"], "max_tokens": body["max_tokens"],
+             "temperature": body["temperature_millionths"] / 1e6}
+    command = [part.format(**known) if "{" in part else part for part in COMMAND]
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL)
+    async for text in pieces(body, process):
+        tokens = tokens_of(text)[:body["max_tokens"] - len(ids)]
         for token in tokens:
             chain = blake3(chain + u32(token)).digest()
-        if tokens:
-            await say(kind="frame", seq=STATE["frames"], ids=tokens, text=text, chain=chain.hex())
-            ids, STATE["frames"] = ids + tokens, STATE["frames"] + 1
-        if (offer["job"], offer["attempt"]) in STATE["cancelled"]:
-            finish = 2
+        await say(kind="frame", seq=STATE["frames"], ids=tokens, text=text, chain=chain.hex())
+        ids, STATE["frames"] = ids + tokens, STATE["frames"] + 1
+        if key in STATE["cancelled"] or len(ids) >= body["max_tokens"]:
+            finish = 2 if key in STATE["cancelled"] else 1
+            process.kill()
             break
-        if len(ids) >= body["max_tokens"]:
-            finish = 1
-            break
+    if await process.wait() and not finish:
+        return await say(kind="failed", seq=STATE["frames"], detail="the command failed")
     receipt = signed_receipt(offer, body, ids, chain, finish, started_us)
     STATE["running"] = None  # before the gateway hears of the end: it may send the next job at once
     await say(kind="done", seq=STATE["frames"], receipt=base64.b64encode(receipt).decode())
@@ -105,8 +135,11 @@ async def run(nc, http, offer, body, say):
             await asyncio.sleep(1)
 
 
-async def on_offer(nc, http, offer):
-    subject = f"result.{OPERATOR}.{NODE}.{offer['gateway']}.{offer['job']}.{offer['attempt']}"
+async def on_offer(nc, offer):
+    key, gateway = (offer["job"], offer["attempt"]), offer["gateway"]
+    if key in STATE["known"] or not (gateway.isascii() and gateway.isalnum() and len(gateway) <= 64):
+        return
+    subject = f"result.{OPERATOR}.{NODE}.{gateway}.{offer['job']}.{offer['attempt']}"
 
     async def say(**message):
         await nc.publish(subject, json.dumps(message).encode())
@@ -114,10 +147,10 @@ async def on_offer(nc, http, offer):
     async def nak(reason, detail):
         await say(kind="nak", attempt=offer["attempt"], reason=reason, detail=detail)
 
-    if STATE["running"]:
-        return await nak("busy", "one job at a time")
     if (offer["model"], offer["weights"]) != (MODEL, WEIGHTS):
         return await nak("model", f"this node serves {MODEL}")
+    if offer["deadline_us"] <= time.time_ns() // 1000:
+        return await nak("unsupported", "the deadline has passed")
     try:
         body = json.loads(BOX.decrypt(base64.b64decode(offer["sealed_body"])))
         if "controls" in body:
@@ -126,38 +159,43 @@ async def on_offer(nc, http, offer):
         assert body["job"] == offer["job"] and committed == offer["body_commitment"]
     except Exception:
         return await nak("body", "the body does not open or does not match its commitment")
-    STATE["running"] = key = (offer["job"], offer["attempt"])
+    if STATE["running"]:
+        return await nak("busy", "one job at a time")
+    STATE["running"], STATE["frames"] = key, 0
+    STATE["known"].add(key)
     await say(kind="accept", attempt=offer["attempt"])
     try:
-        await run(nc, http, offer, body, say)
-    except httpx.HTTPError as error:
-        await say(kind="failed", seq=STATE["frames"], detail=type(error).__name__)
+        await run(nc, offer, body, say)
     finally:
         if STATE["running"] == key:
             STATE["running"] = None
 
 
 async def main():
-    nc = await nats.connect(URL, user_credentials=CREDS, inbox_prefix=f"_INBOX_{OPERATOR}".encode(), max_reconnect_attempts=-1)
+    nc = await nats.connect(URL, user_jwt_cb=lambda: JWT.encode(), max_reconnect_attempts=-1,
+                            signature_cb=lambda nonce: base64.b64encode(SIGNER.sign(nonce.encode()).signature),
+                            inbox_prefix=f"_INBOX_{OPERATOR}".encode())
     tasks = set()
 
     async def on_message(message):
-        content = json.loads(message.data)
-        if message.subject.endswith(".cancel"):
-            STATE["cancelled"].add((content["job"], content["attempt"]))
-        elif message.subject.endswith(".offer"):
-            task = asyncio.create_task(on_offer(nc, http, content))
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
+        try:
+            content = json.loads(message.data)
+            if message.subject.endswith(".cancel"):
+                STATE["cancelled"].add((content["job"], content["attempt"]))
+            elif message.subject.endswith(".offer"):
+                task = asyncio.create_task(on_offer(nc, {**content, "job": str(content["job"])}))
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
+        except (ValueError, TypeError, KeyError):
+            print("not a message of the protocol", file=sys.stderr)
 
-    async with httpx.AsyncClient(timeout=600) as http:
-        await nc.subscribe(f"job.{OPERATOR}.{NODE}.*", cb=on_message)
-        while True:
-            beat = {"protocol": 1, "node": NODE, "seq": STATE["beats"], "inflight": int(STATE["running"] is not None), "slots": 1,
-                    "models": [MODEL], "draining": False}
-            await nc.publish(f"hb.{OPERATOR}.{NODE}", json.dumps(beat).encode())
-            STATE["beats"] += 1
-            await asyncio.sleep(2)
+    await nc.subscribe(f"job.{OPERATOR}.{NODE}.*", cb=on_message)
+    while True:
+        beat = {"protocol": 1, "node": NODE, "seq": STATE["beats"], "inflight": int(STATE["running"] is not None), "slots": 1,
+                "models": [MODEL], "draining": False}
+        await nc.publish(f"hb.{OPERATOR}.{NODE}", json.dumps(beat).encode())
+        STATE["beats"] += 1
+        await asyncio.sleep(2)
 
 
 asyncio.run(main())

@@ -10,6 +10,7 @@ mod payment_door;
 mod readings;
 pub mod secrets;
 pub mod supervisor;
+mod verifier_door;
 
 use anyhow::{Context, Result};
 use broker::Broker;
@@ -52,6 +53,8 @@ use tokio::task::JoinSet;
 const GATEWAY_PORT: u16 = 8080;
 /// Default port of the development chain.
 const CHAIN_PORT: u16 = 8545;
+/// Share of the charges that `up` runs again: one of ten.
+const VERIFIED_SHARE_PPM: u32 = 100_000;
 /// Chain id of development chains.
 const CHAIN_ID: u64 = 31_337;
 /// The development chain makes a block every so many seconds, and one for each transaction.
@@ -552,6 +555,8 @@ async fn start_gateway(ground: &mut Ground, log: &Log, models: Vec<ServedModel>)
         feed: log.behind.feed.position.clone(),
     };
     let readings = followers.readings();
+    let rerunner: Arc<dyn dispatcher::doors::ReexecutionDoor> =
+        Arc::new(verifier_door::Rerunner::new(ground.model.clone()));
     let address = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
     let options = |listen: SocketAddr| GatewayOptions {
         listen,
@@ -571,6 +576,7 @@ async fn start_gateway(ground: &mut Ground, log: &Log, models: Vec<ServedModel>)
         routing: dispatcher::router::TableOptions::open(),
         pages: Some(pages::of_development(ground.model.clone())),
         welcome: Some(pages::welcome()),
+        verifier: Some(dispatcher::VerifierOptions { door: rerunner.clone(), share_ppm: VERIFIED_SHARE_PPM }),
     };
     let wanted = port.unwrap_or(GATEWAY_PORT);
     if port.is_some() || std::net::TcpListener::bind(address(wanted)).is_ok() {

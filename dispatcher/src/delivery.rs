@@ -6,10 +6,12 @@ pub mod recovery;
 
 use crate::access::contents::Contents;
 use crate::access::settling::{Charge, Settlement, SettlementRecord};
+use crate::doors::Recheck;
 use crate::gateway::Shared;
 use crate::job::{Delivery, Job};
 use crate::relay::attempt::{Answered, Cut, Ended};
 use crate::relay::transcript::Transcript;
+use crate::verifier::Charged;
 use journal::{Outcome, SubmitError};
 use judge::Dispatched;
 use ledger::command::{Capture, Command, CommandBody, Void};
@@ -19,6 +21,7 @@ use protocol::event::Actor;
 use protocol::event::hold::VoidReason;
 use protocol::event::job::{Outcome as ChargingRule, UsageCaptured};
 use protocol::id::{Hash32, IdempotencyKey, JobId};
+use protocol::rate::ProofClass;
 use protocol::receipt::{Finish, Receipt, SignedReceipt};
 use std::time::Duration;
 
@@ -137,7 +140,7 @@ pub(crate) async fn settle(
         version: 1,
         body: job.body.clone(),
         attempt: receipt.attempt,
-        output_ids: Some(output_ids),
+        output_ids: Some(output_ids.clone()),
         finish: Some(receipt.finish),
     };
     let contents = shared.store.seal_contents(job.account, &shared.audit_sealing_key, &contents)?;
@@ -148,6 +151,12 @@ pub(crate) async fn settle(
     };
     shared.store.begin_settlement(record).await?;
     let captured = capture(shared, &settlement).await?;
+    if let Some(verifier) =
+        shared.verifier.as_ref().filter(|_| job.rate.proof_class == ProofClass::ReExecutable)
+    {
+        // Drawn now: the receipt is signed and booked, and nobody could have known.
+        verifier.offer(shared.draw(), || charged(job, receipt, output_ids));
+    }
     Ok(Finished {
         reason,
         input_units: captured.input_units,
@@ -155,6 +164,17 @@ pub(crate) async fn settle(
         cost: captured.cost,
         receipt: Some(settlement.receipt),
     })
+}
+
+fn charged(job: &Job, receipt: &Receipt, output_ids: Vec<u32>) -> Charged {
+    let recheck = Recheck {
+        job: job.id,
+        weights: job.rate.weights,
+        body: job.body.clone(),
+        output_ids,
+        chain_head: receipt.chain_head,
+    };
+    Charged { node: receipt.node, recheck }
 }
 
 /// Why a settlement is not known to stand.

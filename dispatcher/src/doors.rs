@@ -3,7 +3,8 @@
 
 use futures::future::BoxFuture;
 use protocol::asset::VaultRef;
-use protocol::id::{EvmAddress, EvmSignature, Hash32, OperatorId, Word32};
+use protocol::id::{EvmAddress, EvmSignature, Hash32, JobId, OperatorId, Word32};
+use protocol::job_message::JobBody;
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -190,6 +191,39 @@ pub struct OperatorCredentials {
 pub trait OperatorIssuer: Send + Sync + 'static {
     /// Credentials that reach the operator's own subjects only.
     fn issue(&self, operator: &OperatorId) -> DoorFuture<'_, OperatorCredentials>;
+}
+
+/// A charged answer that is to be run again.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Recheck {
+    /// The job.
+    pub job: JobId,
+    /// SHA-256 of the weights that it must have run on.
+    pub weights: Hash32,
+    /// What was asked, with the sampling key.
+    pub body: JobBody,
+    /// What the receipt says came out.
+    pub output_ids: Vec<u32>,
+    /// The digest chain after it.
+    pub chain_head: Hash32,
+}
+
+/// What came out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rechecked {
+    /// The same, bit for bit.
+    Same,
+    /// Something else.
+    Differs {
+        /// The first token that differs; `None` when only the computation does.
+        token: Option<u64>,
+    },
+}
+
+/// Runs answers again on the canonical numerics.
+pub trait ReexecutionDoor: Send + Sync + 'static {
+    /// Takes as long as it takes; [`DoorError::Unavailable`] when these weights are not here.
+    fn reexecute(&self, what: Recheck) -> DoorFuture<'_, Rechecked>;
 }
 
 /// Proves events to whoever holds a checkpoint.

@@ -17,6 +17,7 @@ use crate::relay::transcript::Detokenise;
 use crate::relay::{self, Hub};
 use crate::router::{Chosen, Table, TableOptions};
 use crate::turn::Lines;
+use crate::verifier::{self, Charged, Verifier, VerifierOptions};
 use crate::{expiry, roster};
 use journal::{LedgerClient, SubmitError};
 use kernels::{ChatTemplate, Tokenizer};
@@ -27,7 +28,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
 /// How long running answers have to end when the gateway stops: a cancel and a receipt.
@@ -80,6 +81,8 @@ pub struct GatewayOptions {
     pub pages: Option<Pages>,
     /// Credit for people who sign up without a wallet; `None` gives none.
     pub welcome: Option<Welcome>,
+    /// Runs a share of the charges again; `None` where nobody does.
+    pub verifier: Option<VerifierOptions>,
 }
 
 /// Why a gateway did not start.
@@ -167,6 +170,7 @@ pub(crate) struct Shared {
     pub slot_freed: Notify,
     /// Requests that wait for one.
     pub lines: Lines,
+    pub verifier: Option<Verifier>,
     /// `true` once the gateway stops: answers are cut.
     pub stopping: watch::Sender<bool>,
     /// Held for one choice or report; never across an await.
@@ -199,8 +203,12 @@ impl Gateway {
         }
         let listen = options.listen;
         let pages = options.pages.clone();
-        let shared = Arc::new(Shared::new(options, company)?);
+        let (shared, drawn) = Shared::new(options, company)?;
+        let shared = Arc::new(shared);
         let mut tasks = JoinSet::new();
+        if let Some(drawn) = drawn {
+            tasks.spawn(verifier::run(Arc::clone(&shared), drawn));
+        }
         listen_to_workers(&shared, &mut tasks).await?;
         roster::load(&shared).await?;
         recover(&shared, &mut tasks).await?;
@@ -272,9 +280,14 @@ async fn cancel_abandoned(shared: &Shared) -> Result<usize, GatewayError> {
 }
 
 impl Shared {
-    fn new(options: GatewayOptions, company: Company) -> Result<Shared, GatewayError> {
+    /// With what the verifier draws, when there is one.
+    fn new(
+        options: GatewayOptions,
+        company: Company,
+    ) -> Result<(Shared, Option<mpsc::Receiver<Charged>>), GatewayError> {
+        let (verifier, drawn) = options.verifier.map(Verifier::new).unzip();
         let models = options.models.into_iter().map(|m| (m.model.clone(), m)).collect();
-        Ok(Shared {
+        let shared = Shared {
             store: Store::open(&options.data_dir)?,
             books: Books::of(options.data_dir.clone()),
             data_dir: options.data_dir,
@@ -299,9 +312,11 @@ impl Shared {
             recent: Recent::default(),
             slot_freed: Notify::new(),
             lines: Lines::default(),
+            verifier,
             stopping: watch::Sender::new(false),
             table: Mutex::new(Table::new(options.routing)),
-        })
+        };
+        Ok((shared, drawn))
     }
 
     /// The node table, locked.

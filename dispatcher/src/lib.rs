@@ -29,6 +29,7 @@ mod roster;
 pub mod router;
 pub mod seal;
 mod turn;
+mod verifier;
 
 pub use admission::{DEFAULT_OUTPUT_TOKENS_MAX, SLOT_WAIT_MS_MAX};
 pub use api::people::{SignedUp, Welcome, WelcomeLeft};
@@ -36,7 +37,9 @@ pub use delivery::recovery::RecoveryError;
 pub use desk::{Answer, Call, Desk, Pages};
 pub use doors::{
     AcceptedAuthorisation, AuthorisationTerms, ChainDoor, DoorError, DoorFuture, OperatorCredentials,
-    OperatorIssuer, ProofDoor, SignedVoucher, TypedData, VoucherTerms, WithdrawalMoment,
+    OperatorIssuer, ProofDoor, Recheck, Rechecked, ReexecutionDoor, SignedVoucher, TypedData, VoucherTerms,
+    WithdrawalMoment,
 };
 pub use gateway::{Gateway, GatewayError, GatewayOptions, ServedModel};
 pub use job::Delivery;
+pub use verifier::VerifierOptions;

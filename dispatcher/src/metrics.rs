@@ -14,7 +14,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// The content type of the text form.
@@ -91,6 +91,11 @@ pub(crate) async fn show(State(shared): State<Arc<Shared>>) -> Response {
         "Registered nodes, a model each, by why they are or are not routed",
         standings(&shared),
     );
+    registry.register(
+        "counterfoil_reexecutions",
+        "Charges that were drawn to be run again, by what came out",
+        reexecutions(&shared),
+    );
     for Reading { name, help, value } in own(&shared).await.into_iter().chain((shared.readings)()) {
         let gauge: Gauge<f64, AtomicU64> = Gauge::default();
         gauge.set(value);
@@ -101,6 +106,24 @@ pub(crate) async fn show(State(shared): State<Arc<Shared>>) -> Response {
         Ok(()) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], body).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
+}
+
+/// What charges came to that were run again.
+fn reexecutions(shared: &Shared) -> Family<Why, Counter> {
+    let family = Family::<Why, Counter>::default();
+    if let Some(verifier) = &shared.verifier {
+        let counts = &verifier.counts;
+        let by = [
+            ("same", &counts.same),
+            ("differs", &counts.differs),
+            ("unavailable", &counts.unavailable),
+            ("skipped", &counts.skipped),
+        ];
+        for (reason, count) in by {
+            family.get_or_create(&Why { reason }).inc_by(count.load(Ordering::Relaxed));
+        }
+    }
+    family
 }
 
 /// A decision's rule, or the reason why there was none.

@@ -82,6 +82,7 @@ fn words(why: &Value) -> String {
         "draining" => "it said that it is leaving: start the worker again when it has ended",
         "model_not_registered" => "its registration does not list the model: POST /v1/nodes again",
         "model_not_loaded" => "its heartbeat does not list the model: is it in the worker's configuration?",
+        "refuted" => "an answer came out different when it was run again: the administration decides",
         "parked" => "three failures within a minute: it waits 15 seconds, then one job decides",
         "probing" => "that one job is out",
         "below_floor" => {

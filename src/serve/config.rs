@@ -3,7 +3,9 @@
 
 use crate::exit_code::Failure;
 use anyhow::{Context, Result, bail};
+use dispatcher::router::{Pool, RouteBy, TableOptions, ramp};
 use journal::segment::StoreLocation;
+use protocol::id::OperatorId;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -159,6 +161,55 @@ pub struct GatewayConfig {
     pub models: Vec<ModelFile>,
     /// The settler's key file, for withdrawals; needs `[chain]`.
     pub settler_key_file: Option<PathBuf>,
+    /// How nodes are chosen.
+    #[serde(default)]
+    pub routing: RoutingConfig,
+}
+
+/// How nodes are chosen; `specs/job-protocol.md`, section 10.
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RoutingConfig {
+    /// `score`: equals are drawn by the fourth power of their share of good ends. `availability`: by the share itself. Default `score`.
+    pub route_by: RouteBy,
+    /// Part of the declared slots that is used, millionths. Default all.
+    pub capacity_ppm: u64,
+    /// Where an operator's first week begins, millionths; 1 000 000 leaves the ramp out. Default 250 000.
+    pub ramp_start_ppm: u64,
+    /// Part of a model's capacity that is kept for the dedicated lane, millionths. Default 0.
+    pub dedicated_reserve_ppm: u64,
+    /// Operators whose nodes are the project's accelerators: asked when no other node has a slot.
+    pub accelerators: Vec<OperatorId>,
+    /// Operators whose nodes are server processors: asked after those.
+    pub processors: Vec<OperatorId>,
+}
+
+impl Default for RoutingConfig {
+    fn default() -> Self {
+        RoutingConfig {
+            route_by: RouteBy::Score,
+            capacity_ppm: 1_000_000,
+            ramp_start_ppm: ramp::RAMP_START_PPM,
+            dedicated_reserve_ppm: 0,
+            accelerators: Vec::new(),
+            processors: Vec::new(),
+        }
+    }
+}
+
+impl RoutingConfig {
+    /// For the router.
+    pub fn options(&self) -> TableOptions {
+        let accelerators = self.accelerators.iter().map(|operator| (*operator, Pool::Accelerator));
+        let processors = self.processors.iter().map(|operator| (*operator, Pool::Processor));
+        TableOptions {
+            route_by: self.route_by,
+            capacity_ppm: self.capacity_ppm,
+            ramp_start_ppm: self.ramp_start_ppm,
+            dedicated_reserve_ppm: self.dedicated_reserve_ppm,
+            fallback: accelerators.chain(processors).collect(),
+        }
+    }
 }
 
 /// A model's name on the rate card, and its GGUF file.

@@ -81,9 +81,10 @@ async fn options(
         proofs: None,
         lane: own.lane.clone(),
         readings: Arc::new(Vec::new),
-        routing: dispatcher::router::TableOptions::open(),
+        routing: own.routing.options(),
         pages: Some(crate::network::pages::of_gateway()),
         welcome: None,
+        verifier: None,
     })
 }
 

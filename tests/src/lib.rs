@@ -8,6 +8,7 @@
 pub mod check;
 pub mod faults;
 pub mod network;
+pub mod operator;
 pub mod roles;
 
 pub use network::{Network, NetworkOptions};

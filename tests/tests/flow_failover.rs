@@ -1,76 +1,36 @@
 //! Two real workers with the real model, one of them killed in the middle of an answer: the other one goes on, and the client
 //! reads the very text that it would have read.
 
-use network_tests::{Network, NetworkOptions, chat_body, command, faults};
-use nkeys::KeyPair;
+use network_tests::network::{chat_body, command};
+use network_tests::operator::{Killed, Operator, model_file};
+use network_tests::{Network, NetworkOptions, faults};
 use protocol::id::NodeId;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::fs;
 use std::io::BufRead;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
-use worker::keys::NodeKey;
 
 const MODEL: &str = "SmolLM2-135M-Instruct";
 const NODE: NodeId = NodeId([0x42; 16]);
 const PROMPT: &str = "Tell me a long story about a lighthouse keeper and seven ships.";
-/// How long anything may take.
-const PATIENCE: Duration = Duration::from_secs(60);
 
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn write_private(path: &Path, text: &str) {
-    use std::io::Write;
-    let mut file = fs::OpenOptions::new().create(true).write(true).mode(0o600).open(path).expect("a file");
-    file.write_all(text.as_bytes()).expect("written");
-}
-
-/// A second operator, registered over HTTP like anybody's, with a worker process of its own.
+/// A second operator with a worker process of its own.
 fn second_worker(network: &Network, dir: &Path) -> Killed {
-    let (_, opened) = network.call("POST", "/v1/accounts", Some(json!({})));
-    let key = opened["api_key"].as_str().expect("a key");
-    let operator = KeyPair::new_user();
-    let body = json!({"operator": operator.public_key(), "payout_address": format!("0x{}", "42".repeat(20))});
-    let (status, registered) = network.call_as(key, "POST", "/v1/operators", Some(body));
-    assert_eq!(status, 201, "{registered}");
-    fs::create_dir_all(dir).expect("a folder");
-    let sealing_key = NodeKey::open_or_create(&dir.join("data"), &NODE).expect("a key").public();
-    let node = json!({"node": NODE, "operator": operator.public_key(), "models": [MODEL], "slots": 2, "sealing_key": sealing_key});
-    let (status, said) = network.call_as(key, "POST", "/v1/nodes", Some(node));
-    assert_eq!(status, 201, "{said}");
-    write_private(&dir.join("operator.seed"), &operator.seed().expect("a seed"));
-    write_private(&dir.join("operator.jwt"), registered["nats_jwt"].as_str().expect("a JWT"));
-    let root = network_tests::root().join(".tools/models/SmolLM2-135M-Instruct.Q4_1.gguf");
-    let model = std::env::var("COUNTERFOIL_MODEL").unwrap_or_else(|_| root.display().to_string());
-    let model = network_tests::root().join(model);
+    let operator = Operator::register(&network.ready.gateway, dir, NODE, MODEL, 2);
+    let (nats, model) = (&network.ready.nats, model_file());
     let config = format!(
-        "nats_url = {:?}\noperator_seed_file = \"operator.seed\"\noperator_jwt_file = \"operator.jwt\"\ndata_dir = \"data\"\nthreads = 1\n[[nodes]]\nid = \"{NODE}\"\nslots = 2\n[[nodes.models]]\nbackend = \"builtin\"\nname = {MODEL:?}\npath = {model:?}\n",
-        network.ready.nats,
+        "nats_url = {nats:?}\noperator_seed_file = \"operator.seed\"\noperator_jwt_file = \"operator.jwt\"\ndata_dir = \"data\"\n\
+         threads = 1\n[[nodes]]\nid = \"{NODE}\"\nslots = 2\n\
+         [[nodes.models]]\nbackend = \"builtin\"\nname = {MODEL:?}\npath = {model:?}\n"
     );
     fs::write(dir.join("worker.toml"), config).expect("written");
     let mut worker = command();
     worker.args(["worker", "run", "--config"]).arg(dir.join("worker.toml")).stdout(Stdio::null());
     let worker = Killed(worker.spawn().expect("the worker starts"));
-    let until = Instant::now() + PATIENCE;
-    while why(network, &NODE.to_string()) != "eligible" {
-        assert!(Instant::now() < until, "never routed: {}", why(network, &NODE.to_string()));
-        std::thread::yield_now();
-    }
+    operator.until_routed(MODEL);
     worker
-}
-
-fn why(network: &Network, node: &str) -> String {
-    let (_, told) = network.call("GET", &format!("/v1/nodes/{node}"), None);
-    told["why"][MODEL].as_str().unwrap_or_default().to_owned()
 }
 
 /// An answer as it came: text, longest pause between two pieces, whether it ended as a whole one does.

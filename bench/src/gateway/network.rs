@@ -244,6 +244,7 @@ async fn start_gateway(
         pages: None,
         welcome: None,
         routing: TableOptions::open(),
+        verifier: None,
     };
     Gateway::start(options).await.tried("start the gateway")
 }

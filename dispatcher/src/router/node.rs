@@ -27,6 +27,8 @@ pub(super) struct Node {
     pub advertised_slots: u32,
     pub draining: bool,
     pub measured: Option<Measured>,
+    /// An answer of its operator came out different when it was run again.
+    pub refuted: bool,
     pub standing: Standings,
     /// Since when it is online, less what was counted as good already.
     pub online_from_us: u64,
@@ -125,6 +127,7 @@ impl Node {
             (None, _) => Reason::NeverSeen,
             _ if !self.is_alive(now_us) => Reason::HeartbeatMissed,
             _ if self.draining => Reason::Draining,
+            _ if self.refuted => Reason::Refuted,
             (_, None) => Reason::ModelNotRegistered,
             (_, Some(serve)) if !serve.loaded => Reason::ModelNotLoaded,
             _ => Reason::Eligible,

@@ -4,7 +4,7 @@
 use serde::Serialize;
 
 /// How many reasons there are.
-pub const REASONS: usize = 13;
+pub const REASONS: usize = 14;
 
 /// Why a node would or would not get the next job of a model; the first that holds, in this order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
@@ -24,6 +24,8 @@ pub enum Reason {
     ModelNotRegistered,
     /// It is registered for the model, but its heartbeat does not list it.
     ModelNotLoaded,
+    /// An answer of its operator came out different when it was run again; no jobs until the administration has looked.
+    Refuted,
     /// Three failures in a minute; it waits fifteen seconds.
     Parked,
     /// It was parked, and its single probe is out.
@@ -48,6 +50,7 @@ impl Reason {
         Reason::Draining,
         Reason::ModelNotRegistered,
         Reason::ModelNotLoaded,
+        Reason::Refuted,
         Reason::Parked,
         Reason::Probing,
         Reason::BelowFloor,
@@ -67,6 +70,7 @@ impl Reason {
             Draining => "draining",
             ModelNotRegistered => "model_not_registered",
             ModelNotLoaded => "model_not_loaded",
+            Refuted => "refuted",
             Parked => "parked",
             Probing => "probing",
             BelowFloor => "below_floor",
@@ -82,7 +86,7 @@ impl Reason {
         match self {
             Parked | Probing | BelowFloor | Full | Reserved => true,
             Eligible | NotRegistered | NeverSeen | HeartbeatMissed | Draining | ModelNotRegistered
-            | ModelNotLoaded | Tried => false,
+            | ModelNotLoaded | Refuted | Tried => false,
         }
     }
 }

@@ -139,6 +139,8 @@ pub enum Report {
     BadFor(AccountId),
     /// It had said that it had a slot, and was busy.
     Busy,
+    /// Its answer came out different when it was run again: its operator gets no more jobs.
+    Refuted,
     /// Says nothing about the node: a cancel, a caller's mistake.
     Neutral,
 }
@@ -160,6 +162,7 @@ struct Operator {
     since_us: u64,
     /// Of its node that left last.
     left: Option<Standings>,
+    refuted: bool,
 }
 
 /// What was decided so far.
@@ -238,7 +241,9 @@ impl Table {
 
     fn add(&mut self, spec: NodeSpec, serves: Vec<Serve>) -> u32 {
         let pool = self.options.fallback.get(&spec.operator).copied().unwrap_or(Pool::Operators);
-        let left = self.operators.get_mut(&spec.operator).and_then(|operator| operator.left.take());
+        let operator = self.operators.get_mut(&spec.operator);
+        let refuted = operator.as_ref().is_some_and(|operator| operator.refuted);
+        let left = operator.and_then(|operator| operator.left.take());
         let slot = self.free.pop().unwrap_or_else(|| {
             self.nodes.push(None);
             (self.nodes.len() - 1) as u32
@@ -254,6 +259,7 @@ impl Table {
             advertised_slots: 0,
             draining: false,
             measured: None,
+            refuted,
             standing: left.unwrap_or_default(),
             online_from_us: 0,
             serves,
@@ -296,7 +302,7 @@ impl Table {
         let Some(node) = self.nodes[slot as usize].as_mut().filter(|n| n.spec.operator == *operator) else {
             return false;
         };
-        self.operators.entry(*operator).or_insert(Operator { since_us: now_us, left: None });
+        self.operators.entry(*operator).or_insert(Operator { since_us: now_us, left: None, refuted: false });
         if !node.is_alive(now_us) {
             node.online_from_us = now_us;
         }
@@ -412,8 +418,11 @@ impl Table {
         };
         let counts = match report {
             Report::BadFor(account) => self.strike(operator, account, now_us),
-            Report::Good | Report::Bad | Report::Busy | Report::Neutral => true,
+            Report::Good | Report::Bad | Report::Busy | Report::Refuted | Report::Neutral => true,
         };
+        if report == Report::Refuted {
+            return self.refute(operator, now_us);
+        }
         let Some(node) = self.nodes[slot as usize].as_mut() else { return };
         let Standings { breaker, floor, health } = &mut node.standing;
         match report {
@@ -426,7 +435,7 @@ impl Table {
                 floor.note_nothing();
                 health.note_bad(now_us);
             }
-            Report::Neutral | Report::Bad | Report::BadFor(_) => {
+            Report::Neutral | Report::Refuted | Report::Bad | Report::BadFor(_) => {
                 breaker.note_neutral();
                 floor.note_nothing();
             }
@@ -445,6 +454,18 @@ impl Table {
         let Some(node) = self.nodes[slot as usize].as_mut() else { return };
         node.standing.floor.note_answer(tokens, took_us, now_us);
         self.look(slot, now_us);
+    }
+
+    /// No node of the operator gets another job from this table.
+    fn refute(&mut self, operator: OperatorId, now_us: u64) {
+        let entry = self.operators.entry(operator);
+        entry.or_insert(Operator { since_us: now_us, left: None, refuted: false }).refuted = true;
+        for slot in 0..self.nodes.len() {
+            if let Some(node) = self.nodes[slot].as_mut().filter(|node| node.spec.operator == operator) {
+                node.refuted = true;
+                self.look(slot as u32, now_us);
+            }
+        }
     }
 
     /// Whether this strike is the customer's first against that operator in the window.

@@ -110,6 +110,7 @@ impl Network {
             routing: dispatcher::router::TableOptions::open(),
             pages: None,
             welcome: None,
+            verifier: None,
         }
     }
 

@@ -1,8 +1,8 @@
 //! The operator's view: credentials, doctor, heartbeats, one worker per directory.
 
-use crate::gateway::{MODEL_NAME, NODE, Network, within};
+use crate::gateway::{Job, MODEL_NAME, NODE, Network, sealing_key, within};
 use worker::doctor::{Verdict, examine};
-use worker::{BackendOptions, Worker, WorkerError};
+use worker::{BackendOptions, Worker, WorkerError, WorkerOptions};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_says_that_it_lives_and_what_it_serves() {
@@ -46,4 +46,40 @@ async fn the_doctor_finds_a_healthy_worker_and_names_what_is_wrong_with_others()
     let names: Vec<&str> = failed.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["connection", &format!("model {MODEL_NAME}")]);
     assert!(diagnosis.checks.iter().filter(|c| c.verdict != Verdict::Passed).all(|c| !c.remedy.is_empty()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_are_on_loopback_only_and_count_what_was_done() {
+    let mut network = Network::start().await;
+    let outside = WorkerOptions { metrics: Some("0.0.0.0:0".parse().unwrap()), ..network.worker_options(1) };
+    let refused = Worker::start(outside).await.err().expect("anybody could read it");
+    assert!(refused.to_string().contains("expected a loopback address"), "{refused}");
+    let options =
+        WorkerOptions { metrics: Some("127.0.0.1:0".parse().unwrap()), ..network.worker_options(1) };
+    let worker = Worker::start(options).await.unwrap();
+    let address = worker.handle().metrics_address().unwrap();
+    let job = Job::new(sealing_key(&worker), "Say hello.", 8);
+    network.send(&job).await;
+    network.expect_accept(&job).await;
+    let ids = network.answer_of(&job).await.ids().len();
+    let metrics = get(address, "/metrics").await;
+    assert!(
+        metrics.contains(&format!("counterfoil_worker_tokens_total{{direction=\"output\"}} {ids}\n")),
+        "{metrics}"
+    );
+    assert!(metrics.contains("counterfoil_worker_jobs_total{outcome=\"finished\"} 1\n"), "{metrics}");
+    assert!(
+        metrics.contains("counterfoil_worker_first_token_seconds_count 1\n") && metrics.ends_with("# EOF\n")
+    );
+    assert!(get(address, "/readyz").await.ends_with("ready\n"));
+    assert!(get(address, "/secret").await.starts_with("HTTP/1.1 404"));
+}
+
+async fn get(address: std::net::SocketAddr, path: &str) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: worker\r\n\r\n").as_bytes()).await.unwrap();
+    let mut all = String::new();
+    within("an answer", stream.read_to_string(&mut all)).await.unwrap();
+    all
 }
