@@ -4,6 +4,7 @@ pub mod audit;
 mod bench;
 mod books;
 mod chain;
+mod dev;
 mod exit;
 pub mod export;
 mod ledger;
@@ -12,6 +13,7 @@ mod mirror;
 mod model;
 mod restore;
 mod serve;
+mod simulate;
 mod up;
 mod worker;
 
@@ -54,6 +56,11 @@ pub enum Command {
     /// Take money out with nothing but a wallet and a node, also when the network is gone.
     #[command(subcommand)]
     Exit(exit::Exit),
+    /// What would become of a network: its rules on virtual time, against strategies that try to gain.
+    Simulate(simulate::Simulate),
+    /// The development network's clock.
+    #[command(subcommand)]
+    Dev(dev::Dev),
 }
 
 /// Runs one.
@@ -71,5 +78,7 @@ pub fn run(command: Command, output: Output) -> anyhow::Result<ExitCode> {
         Command::Bench(bench) => bench.run(output),
         Command::Chain(chain) => chain.run(output),
         Command::Exit(exit) => exit.run(output),
+        Command::Simulate(simulate) => simulate.run(output),
+        Command::Dev(dev) => dev.run(output),
     }
 }
