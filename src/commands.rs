@@ -4,6 +4,7 @@ pub mod audit;
 mod bench;
 mod books;
 mod chain;
+mod dev;
 mod exit;
 pub mod export;
 mod ledger;
@@ -13,6 +14,7 @@ mod model;
 mod node;
 mod restore;
 mod serve;
+mod simulate;
 mod up;
 mod worker;
 
@@ -58,6 +60,11 @@ pub enum Command {
     /// What the network says about a node.
     #[command(subcommand)]
     Node(node::Node),
+    /// What would become of a network: its rules on virtual time, against strategies that try to gain.
+    Simulate(simulate::Simulate),
+    /// The development network's clock.
+    #[command(subcommand)]
+    Dev(dev::Dev),
 }
 
 /// Runs one.
@@ -76,5 +83,7 @@ pub fn run(command: Command, output: Output) -> anyhow::Result<ExitCode> {
         Command::Chain(chain) => chain.run(output),
         Command::Exit(exit) => exit.run(output),
         Command::Node(node) => node.run(output),
+        Command::Simulate(simulate) => simulate.run(output),
+        Command::Dev(dev) => dev.run(output),
     }
 }

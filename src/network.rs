@@ -20,6 +20,7 @@ use contracts::anvil::{Anvil, AnvilOptions, Mining, find_anvil};
 use contracts::chain::Chain;
 use contracts::deploy::{DeployOptions, deploy};
 use contracts::deployment::Deployment;
+use contracts::{EconomyOptions, deploy_economy};
 use contracts::manifest::Manifest;
 use contracts::mirror::{Mirror, MirrorOptions, MirrorStatus};
 use contracts::settlement::{CheckpointSource, SettlementOptions, SettlementRun};
@@ -36,7 +37,8 @@ use kernels::Tokenizer;
 use ledger::command::{Command, CommandBody, PublishRateCard};
 use ledger::preset::{ModelHashes, Preset};
 use payment_door::Till;
-use protocol::asset::AssetId;
+use protocol::amount::Amount;
+use protocol::asset::{AssetId, VAULT_SCALE};
 use protocol::event::Actor;
 use protocol::event::chain::VaultRegistered;
 use protocol::id::{EvmAddress, Hash32, IdempotencyKey};
@@ -65,8 +67,10 @@ const RELAYER_GAS_WEI: u128 = 10_000_000_000_000_000_000;
 const EXIT_DELAY_S: u32 = 7 * 86_400;
 /// A payout root can be refused for this long before claims; short, because the story waits for it.
 const ROOT_DELAY_S: u32 = 60;
-/// The preset that ships in the binary.
-pub const PREPAID: &str = include_str!("../presets/prepaid.toml");
+/// The asset that the vault's token is, by its symbol; the first one where none has it.
+const VAULT_SYMBOL: &str = "FOIL";
+/// Digits of the network's own token.
+const TOKEN_SCALE: u8 = 18;
 
 /// How to start.
 pub struct NetworkOptions {
@@ -76,6 +80,8 @@ pub struct NetworkOptions {
     pub port: Option<u16>,
     /// GGUF file.
     pub model: PathBuf,
+    /// What the network is.
+    pub preset: Preset,
     /// How the chain is read.
     pub chain: ChainOptions,
     /// What follows a reorganisation deeper than the confirmations.
@@ -98,6 +104,7 @@ pub struct Network {
     pub model: PathBuf,
     pub client: LedgerClient,
     pub journal: Journal,
+    pub preset: Preset,
     pub deployment: Deployment,
     pub roles: ChainRoles,
     pub secrets: Secrets,
@@ -173,12 +180,11 @@ struct Behind {
 
 impl Ground {
     async fn start(options: NetworkOptions, progress: &dyn Fn(&str)) -> Result<Ground> {
-        let NetworkOptions { data, port, model, chain, after_reorg } = options;
+        let NetworkOptions { data, port, model, preset, chain, after_reorg } = options;
         check_port(port)?;
         std::fs::create_dir_all(&data).with_context(|| data.display().to_string())?;
         let data = data.canonicalize()?;
         let mut notes = Vec::new();
-        let preset: Preset = toml::from_str(PREPAID).context("presets/prepaid.toml")?;
         let roles = ChainRoles::development();
         progress("nats-server");
         let nats = start_nats(&data, port, &mut notes).await?;
@@ -186,7 +192,7 @@ impl Ground {
         let secrets = Secrets::load_or_create(&data.join("keys"))?;
         progress("development chain and contracts");
         let anvil = start_anvil(&data, port, &mut notes).await?;
-        let deployment = open_contracts(&data, &anvil, &roles, &chain).await?;
+        let deployment = open_contracts(&data, &anvil, &roles, (&chain, &preset)).await?;
         Ok(Ground {
             data,
             model,
@@ -240,7 +246,7 @@ impl Network {
             model: &ground.model,
         };
         let worker = operator::start_worker(desk, &ground.roles, &ground.preset).await?;
-        let Ground { data, model, roles, secrets, nats, anvil, deployment, notes, .. } = ground;
+        let Ground { data, model, preset, roles, secrets, nats, anvil, deployment, notes, .. } = ground;
         let Log { journal, client, transparency, behind, tasks, .. } = log;
         Ok(Network {
             gateway_url,
@@ -249,6 +255,7 @@ impl Network {
             broker: Broker::keep(nats),
             data,
             model,
+            preset,
             client,
             journal,
             deployment,
@@ -305,6 +312,11 @@ impl Network {
     pub async fn asset_scale(&self) -> Result<u8> {
         let scale = self.client.read(|state| ledger::query::assets(state).first().map(|a| a.ledger_scale));
         scale.await?.context("the network has no asset")
+    }
+
+    /// Symbol of the asset that prices are in.
+    pub fn price_symbol(&self) -> &str {
+        self.preset.rate_card.models.first().map_or("", |rate| rate.asset.as_str())
     }
 
     /// The rate card's first model.
@@ -367,7 +379,7 @@ async fn open_contracts(
     data: &Path,
     anvil: &Anvil,
     roles: &ChainRoles,
-    options: &ChainOptions,
+    (options, preset): (&ChainOptions, &Preset),
 ) -> Result<Deployment> {
     let chain = Chain::connect(anvil.config(options.confirmations, options.poll_ms)).await?;
     let path = data.join("chain/manifest.json");
@@ -381,9 +393,39 @@ async fn open_contracts(
             root_delay_s: ROOT_DELAY_S,
             token: None,
         };
-        deploy(&chain, &options).await?.save(&path)?;
+        let manifest = deploy(&chain, &options).await?;
+        let manifest = match economy_options(preset, roles)? {
+            Some(options) => deploy_economy(&chain, &manifest, &options).await?,
+            None => manifest,
+        };
+        manifest.save(&path)?;
     }
     Ok(Deployment::open(chain, Manifest::load(&path)?).await?)
+}
+
+/// Stake, votes, treasury and packages as the preset wants them; `None` for a network without.
+fn economy_options(preset: &Preset, roles: &ChainRoles) -> Result<Option<EconomyOptions>> {
+    let Some(chain) = &preset.chain else { return Ok(None) };
+    let allotment = preset.economy.as_ref().and_then(|economy| economy.allotment.as_ref());
+    let minimum = allotment.map_or("1", |allotment| allotment.stake_min.as_str());
+    let minimum = Amount::parse_decimal(minimum, TOKEN_SCALE)?;
+    let units = |text: Option<&str>, absent: u64| -> Result<u64> {
+        let Some(text) = text else { return Ok(absent) };
+        Ok(u64::try_from(Amount::parse_decimal(text, VAULT_SCALE)?.0)?)
+    };
+    Ok(Some(EconomyOptions {
+        deployer: roles.deployer.clone(),
+        dollar: None,
+        settler: roles.settler.address(),
+        publisher: roles.guardian.address(),
+        minimum_stake_base_units: u128::try_from(minimum.0)?,
+        unbond_delay_s: chain.unbond_delay_s,
+        voting_delay_s: chain.voting_delay_s,
+        voting_period_s: chain.voting_period_s,
+        quorum_percent: chain.quorum_percent,
+        floor_units: units(allotment.map(|allotment| allotment.pool_floor.as_str()), 0)?,
+        ceiling_units: units(allotment.map(|allotment| allotment.pool_bound.as_str()), 1)?,
+    }))
 }
 
 async fn open_journal(data: &Path, nats: &NatsServer, preset: &Preset) -> Result<Journal> {
@@ -448,18 +490,27 @@ async fn open_books(
             vault,
             payouts: EvmAddress(manifest.payouts.0),
             token: EvmAddress(manifest.token.0),
-            asset: AssetId(0),
+            asset: vault_asset(preset),
             deployed_block: manifest.deployed_block,
             coordinator: EvmAddress(manifest.coordinator.0),
             platform: EvmAddress(roles.platform.address().0),
         };
         submit("register vault", registered.into()).await?;
     }
+    let has_economy = client.read(|state| ledger::economy::views::rules(state).is_some()).await?;
+    if let Some(economy) = preset.economy()?.filter(|_| !has_economy) {
+        submit("economy", economy.into()).await?;
+    }
     if !has_card {
         let card = preset.rate_card(|_| Some(hashes))?;
         submit("first rate card", PublishRateCard { card }.into()).await?;
     }
     Ok(())
+}
+
+fn vault_asset(preset: &Preset) -> AssetId {
+    let place = preset.assets.iter().position(|asset| asset.symbol == VAULT_SYMBOL);
+    AssetId(place.unwrap_or(0) as u32)
 }
 
 async fn start_mirror(
@@ -479,6 +530,9 @@ async fn start_mirror(
         AfterReorg::Wait => mirror,
         AfterReorg::Resume => mirror.resume_after_reorg(),
     };
+    // Packages are credit in what prices are in.
+    let sells = ground.preset.chain.as_ref().is_some_and(|chain| chain.package.is_some());
+    let mirror = if sells { mirror.with_packages(AssetId(0)) } else { mirror };
     let status = mirror.status();
     log.tasks.spawn(mirror.run(stopped.clone()));
     Ok(status)
@@ -558,6 +612,7 @@ async fn start_gateway(ground: &mut Ground, log: &Log, models: Vec<ServedModel>)
     let rerunner: Arc<dyn dispatcher::doors::ReexecutionDoor> =
         Arc::new(verifier_door::Rerunner::new(ground.model.clone()));
     let address = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+    let lane = ground.preset.name.clone();
     let options = |listen: SocketAddr| GatewayOptions {
         listen,
         name: "gw0".to_owned(),
@@ -571,7 +626,7 @@ async fn start_gateway(ground: &mut Ground, log: &Log, models: Vec<ServedModel>)
         chain: Some(door.clone()),
         operators: Some(issuer.clone()),
         proofs: Some(proofs.clone()),
-        lane: "prepaid".to_owned(),
+        lane: lane.clone(),
         readings: readings.clone(),
         routing: dispatcher::router::TableOptions::open(),
         pages: Some(pages::of_development(ground.model.clone())),

@@ -1,6 +1,9 @@
-//! The story of the prepaid preset: one customer from an account without a wallet to audited books, each step told with
-//! the event behind it. It uses the doors that anybody has: HTTP, the chain, the commands.
+//! The stories of the presets: what happens to somebody on that network, from an account to audited books, each step told with
+//! the event behind it. They use the doors that anybody has: HTTP, the chain, the commands; where the gateway has none yet, the
+//! ledger's own client.
 
+mod allotment;
+mod circular;
 pub mod customer;
 pub mod events;
 pub mod http;
@@ -72,8 +75,28 @@ impl<'a> Teller<'a> {
     }
 }
 
-/// Walks it. Fails at the first step that does not hold.
-pub async fn prepaid(network: &Network, output: &Output) -> Result<()> {
+/// Walks the network's story. Fails at the first step that does not hold.
+pub async fn tell(network: &Network, output: &Output) -> Result<()> {
+    let economy = network.preset.economy.as_ref();
+    let has_allotment = economy.is_some_and(|economy| economy.allotment.is_some());
+    let has_sign_up = economy.is_some_and(|economy| economy.sign_up.is_some());
+    if !has_allotment && !has_sign_up {
+        return prepaid(network, output).await;
+    }
+    let tell = Teller::new(output);
+    let events = EventLog::follow(&network.journal);
+    if has_allotment {
+        allotment::walk(network, &events, &tell).await?;
+    }
+    if has_sign_up {
+        circular::walk(network, &events, &tell).await?;
+    }
+    proof::export(network, &tell).await?;
+    proof::audit(network, &tell).await
+}
+
+/// The prepaid network's: deposit, paid prompt, settlement, withdrawal, audit.
+async fn prepaid(network: &Network, output: &Output) -> Result<()> {
     let tell = Teller::new(output);
     let events = EventLog::follow(&network.journal);
     let customer = Customer::arrive(network, &events, &tell).await?;
@@ -120,9 +143,12 @@ async fn ask(
     let (event, hold) = events.find("hold", pick).await?;
     let held = hold.amount.to_decimal_string(network.asset_scale().await?);
     let text = format!(
-        "Before the prompt went to a node, its worst case was held: {held} FOIL for {} prompt tokens and at most {} more. \
+        "Before the prompt went to a node, its worst case was held: {held} {} for {} prompt tokens and at most {} more. \
          Then {} ran it and the tokens streamed back.",
-        hold.input_units, hold.output_units_max, hold.model
+        network.price_symbol(),
+        hold.input_units,
+        hold.output_units_max,
+        hold.model
     );
     tell.step("prompt", &text, Some(&event), json!({"job": hold.job, "held": held, "answer": answer}));
     Ok(hold)
@@ -151,11 +177,12 @@ async fn capture(
     let decimal = |amount: Amount| amount.to_decimal_string(scale);
     let units = charge.input_units + charge.output_units;
     let text = format!(
-        "The node's receipt verified (Ed25519 by operator {}). Charged: {} x {units} tokens = {} FOIL; {} to the operator, {} \
+        "The node's receipt verified (Ed25519 by operator {}). Charged: {} x {units} tokens = {} {}; {} to the operator, {} \
          to the platform. The rest of the hold came back.",
         charge.operator,
         decimal(rate.price),
         decimal(charge.cost),
+        network.price_symbol(),
         decimal(charge.operator_share),
         decimal(charge.platform_share)
     );

@@ -82,6 +82,23 @@ pub struct EconomyOptions {
     pub ceiling_units: u64,
 }
 
+/// An epoch's payment to workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WorkersPayment {
+    /// The treasury's epoch: the last one plus 1.
+    pub epoch: u64,
+    /// The day whose reserve pays.
+    pub day: u64,
+    /// What is paid now.
+    pub units: u64,
+    /// Root over what each payee got for life.
+    pub root: Hash32,
+    /// The sum of its leaves.
+    pub root_total_units: u64,
+    /// What the payment is for, as the log has it.
+    pub commitment: Hash32,
+}
+
 /// The stakes of an allotment day, as the chain had them at the end of a second.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EligibleStakes {
@@ -397,6 +414,19 @@ impl Economy<'_> {
     pub async fn open_day(&self, key: &EvmKey, day: u64, pool_units: u64) -> Result<Mined, ChainError> {
         let call = Treasury::openDayCall { day, pool: pool_units };
         self.send(key, "openDay", self.manifest.treasury.address, call).await
+    }
+
+    /// Pays an epoch out of a day's reserve into the workers' pot, with the root of what each may claim for life.
+    pub async fn pay_workers(&self, key: &EvmKey, payment: WorkersPayment) -> Result<Mined, ChainError> {
+        let call = Treasury::payCall {
+            epoch: payment.epoch,
+            day: payment.day,
+            units: payment.units,
+            root: payment.root.into(),
+            rootTotal: payment.root_total_units,
+            commitment: payment.commitment.into(),
+        };
+        self.send(key, "pay", self.manifest.treasury.address, call).await
     }
 
     fn chain(&self) -> &Chain {

@@ -44,7 +44,7 @@ pub use deployment::{
 };
 pub use economy::{
     BoundsProposal, Economy, EconomyManifest, EconomyOptions, EligibleStakes, PackageTerms, Placed,
-    ProposalState, Voice, deploy_economy,
+    ProposalState, Voice, WorkersPayment, deploy_economy,
 };
 pub use error::ChainError;
 pub use event::{ChainEvent, ChainFact, EconomyFact, EventKey, Origin, Record};

@@ -15,6 +15,7 @@ use protocol::event::account::AccountKind;
 use protocol::event::batch::{BatchSubmitted, Charge, Payout, Rail};
 use protocol::event::chain::{DepositKey, VaultRegistered};
 use protocol::event::grant::{Backing, GrantSource};
+use protocol::event::hold::Slice;
 use protocol::event::policy::{NetworkOpened, Settings};
 use protocol::event::{GrantId, LedgerAccount};
 use protocol::id::{
@@ -65,6 +66,12 @@ pub struct GrantView {
     pub scope: Vec<String>,
     /// What stands behind it.
     pub backing: Backing,
+}
+
+/// What stood behind each part of a hold or charge.
+pub fn balance_sources(state: &State, slices: &[Slice]) -> Vec<(Backing, Amount)> {
+    let known = slices.iter().filter_map(|slice| Some((state.grants.get(slice.grant)?, slice.amount)));
+    known.map(|(grant, amount)| (grants::backing(state, grant.paper), amount)).collect()
 }
 
 /// Where a job stands.

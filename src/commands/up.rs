@@ -5,9 +5,10 @@ use crate::network::{AfterReorg, Network, NetworkOptions};
 use crate::output::Output;
 use crate::story::customer::Customer;
 use crate::story::events::EventLog;
-use crate::story::prepaid;
+use crate::story;
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
+use ledger::preset::Preset;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,12 +17,20 @@ use std::time::Duration;
 /// Where `cargo xtask tools` puts the model.
 pub(super) const FETCHED_MODEL: &str = ".tools/models/SmolLM2-135M-Instruct.Q4_1.gguf";
 
+/// The story of an allotment ends with its day: so long it is then, unless `--day-s` says otherwise.
+const STORY_DAY_S: u64 = 40;
+/// Settlement epochs of a day.
+const EPOCHS_A_DAY: u64 = 4;
+
 /// See [`super::Command::Up`]. Example: counterfoil up --data data
 #[derive(clap::Args)]
 pub struct Up {
-    /// Which network.
-    #[arg(long, default_value = "prepaid", value_parser = ["prepaid"])]
+    /// Which network: `prepaid`, `allotment`, `circular`, `mixed`, or a preset file.
+    #[arg(long, default_value = "prepaid", value_name = "NAME|FILE")]
     preset: String,
+    /// Length of the economy's day, for development: the story of an allotment waits for its end.
+    #[arg(long, value_name = "S")]
+    day_s: Option<u64>,
     /// Everything lies under it; used again, the same ledger goes on.
     #[arg(long, default_value = "data", value_name = "DIR")]
     data: PathBuf,
@@ -57,21 +66,23 @@ pub struct Up {
 impl Up {
     /// Runs it.
     pub fn run(self, output: Output) -> Result<ExitCode> {
+        let (text, preset) = self.read_preset()?;
         if self.print_config {
-            output.bytes(crate::network::PREPAID.as_bytes());
+            output.bytes(text.as_bytes());
             return Ok(ExitCode::SUCCESS);
         }
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        runtime.block_on(self.serve(output))
+        runtime.block_on(self.serve(preset, output))
     }
 
-    async fn serve(self, output: Output) -> Result<ExitCode> {
+    async fn serve(self, preset: Preset, output: Output) -> Result<ExitCode> {
         let mut interrupt = std::pin::pin!(interrupted());
         let bar = spinner();
         let options = NetworkOptions {
             data: self.data.clone(),
             port: self.port,
             model: self.model.clone(),
+            preset,
             chain: ChainOptions::load(self.chain.as_deref())?,
             after_reorg: if self.resume_after_reorg { AfterReorg::Resume } else { AfterReorg::Wait },
         };
@@ -99,7 +110,7 @@ impl Up {
 
     async fn tell(&self, network: &Network, output: Output) -> Result<()> {
         if !self.no_story {
-            prepaid(network, &output).await?;
+            story::tell(network, &output).await?;
         }
         let events = EventLog::follow(&network.journal);
         let customer = Customer::of_this_directory(network, &events).await?;
@@ -113,6 +124,27 @@ impl Up {
             output.result(&text, &json!({"step": "ready", "ready": ready}));
         }
         Ok(())
+    }
+}
+
+impl Up {
+    fn read_preset(&self) -> Result<(String, Preset)> {
+        let (file, text) = match economy::shipped(&self.preset) {
+            Some(text) => (format!("presets/{}.toml", self.preset), text.to_owned()),
+            None => {
+                let unknown = || format!("{} is neither a preset nor a file", self.preset);
+                (self.preset.clone(), std::fs::read_to_string(&self.preset).with_context(unknown)?)
+            }
+        };
+        let mut preset = economy::preset_file::read(&file, &text)?;
+        let has_allotment = preset.economy.as_ref().is_some_and(|economy| economy.allotment.is_some());
+        let day_s = self.day_s.or((self.once && has_allotment).then_some(STORY_DAY_S));
+        if let (Some(day_s), Some(economy)) = (day_s, &mut preset.economy) {
+            economy.day_s = day_s;
+            preset.settings.epoch_s = (day_s / EPOCHS_A_DAY).max(1);
+            preset.check()?;
+        }
+        Ok((text, preset))
     }
 }
 
