@@ -13,6 +13,7 @@ mod model;
 mod restore;
 mod serve;
 mod up;
+mod witness;
 mod worker;
 
 pub use up::interrupted;
@@ -54,6 +55,9 @@ pub enum Command {
     /// Take money out with nothing but a wallet and a node, also when the network is gone.
     #[command(subcommand)]
     Exit(exit::Exit),
+    /// Cosign other people's checkpoints, or have one's own cosigned.
+    #[command(subcommand)]
+    Witness(witness::Witness),
 }
 
 /// Runs one.
@@ -71,5 +75,6 @@ pub fn run(command: Command, output: Output) -> anyhow::Result<ExitCode> {
         Command::Bench(bench) => bench.run(output),
         Command::Chain(chain) => chain.run(output),
         Command::Exit(exit) => exit.run(output),
+        Command::Witness(witness) => witness.run(output),
     }
 }

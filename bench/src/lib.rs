@@ -3,6 +3,9 @@
 
 #![forbid(unsafe_code)]
 
+pub mod audit;
+mod books;
+pub mod export;
 pub mod growth;
 pub mod journal;
 pub mod kernels;
@@ -14,6 +17,7 @@ pub mod replay;
 mod report;
 mod samples;
 
+pub use books::BooksOptions;
 pub use machine::Machine;
 pub use report::{Better, Figure, Peer, Report, ResultLine, Source};
 

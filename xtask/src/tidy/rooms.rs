@@ -27,7 +27,7 @@ const ROOMS: &[Room] = &[
     Room { name: "simulator", may_use: &["journal", "ledger", "protocol"] },
     Room { name: "contracts", may_use: &["journal", "ledger", "protocol"] },
     Room { name: "projector", may_use: &["journal", "ledger", "protocol"] },
-    Room { name: "bench", may_use: &["journal", "kernels", "ledger", "protocol"] },
+    Room { name: "bench", may_use: &["auditor", "journal", "kernels", "ledger", "projector", "protocol"] },
     Room { name: "dispatcher", may_use: &["journal", "kernels", "ledger", "projector", "protocol"] },
 ];
 
