@@ -16,6 +16,7 @@ mod restore;
 mod serve;
 mod simulate;
 mod up;
+mod witness;
 mod worker;
 
 pub use up::interrupted;
@@ -65,6 +66,9 @@ pub enum Command {
     /// The development network's clock.
     #[command(subcommand)]
     Dev(dev::Dev),
+    /// Cosign other people's checkpoints, or have one's own cosigned.
+    #[command(subcommand)]
+    Witness(witness::Witness),
 }
 
 /// Runs one.
@@ -85,5 +89,6 @@ pub fn run(command: Command, output: Output) -> anyhow::Result<ExitCode> {
         Command::Node(node) => node.run(output),
         Command::Simulate(simulate) => simulate.run(output),
         Command::Dev(dev) => dev.run(output),
+        Command::Witness(witness) => witness.run(output),
     }
 }

@@ -453,7 +453,7 @@ fn start_transparency(
     let signer = Signer::load_or_create(&data.join("keys"), origin)?;
     let log = Transparency::open(&data.join("tlog"), signer)?;
     let handle = transparency::spawn(log, transparency::CHECKPOINT_INTERVAL)?;
-    let policy = protocol::checkpoint::Policy { logs: vec![handle.verifier_key().clone()] }.text();
+    let policy = protocol::checkpoint::Policy::of_log(handle.verifier_key().clone()).text();
     std::fs::write(data.join("auditor.policy"), policy)?;
     let follower = handle.follow_behind(&journal.follower())?;
     Ok((handle, follower))

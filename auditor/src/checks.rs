@@ -37,6 +37,7 @@ macro_rules! checks {
 
 checks! {
     Checkpoint = "checkpoint" Cryptographic "The checkpoint is a checkpoint and signed by the log's key",
+    Witnesses = "witnesses" Cryptographic "The quorum of the policy's witnesses cosigned the checkpoint",
     Entries = "entries" Cryptographic "Every entry is there, and together they hash to the signed root",
     Tiles = "tiles" Cryptographic "Every tile holds the hashes that follow from the entries",
     Consistency = "consistency" Cryptographic "The log only appended since each earlier checkpoint",

@@ -50,7 +50,7 @@ pub fn fetch(options: &FetchOptions<'_>) -> Result<Report, AuditError> {
     let mut report = Report::begin("fetch");
     let mut checks = Checks::default();
     let policy = keep_policy(options, &mut report)?;
-    let note = origin.required("tlog/checkpoint")?;
+    let note = newest(&origin, policy.as_ref())?;
     let Some(signed) = read_note(&note, policy.as_ref(), options, &mut checks)? else {
         return Ok(report.end(checks));
     };
@@ -83,6 +83,16 @@ pub fn fetch(options: &FetchOptions<'_>) -> Result<Report, AuditError> {
         }
     }
     Ok(report.end(checks))
+}
+
+/// The newest checkpoint; where the policy asks for witnesses, the newest that they cosigned, if there is one.
+fn newest(origin: &Origin, policy: Option<&Policy>) -> Result<Vec<u8>, AuditError> {
+    if policy.is_some_and(|policy| !policy.quorum.is_none())
+        && let Some(note) = origin.optional("tlog/checkpoint.witnessed")?
+    {
+        return Ok(note);
+    }
+    origin.required("tlog/checkpoint")
 }
 
 fn keep_policy(options: &FetchOptions<'_>, report: &mut Report) -> Result<Option<Policy>, AuditError> {

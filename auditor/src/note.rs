@@ -24,16 +24,17 @@ impl SignedCheckpoint {
         Ok(SignedCheckpoint { checkpoint, note: note.to_owned() })
     }
 
-    /// Whether a log of the policy signed it.
+    /// Whether a log of the policy signed it. Who witnessed it is another question: an older head that the log signed is
+    /// evidence against it, witnessed or not.
     pub fn check(&self, policy: &Policy) -> Result<(), CheckpointError> {
-        policy.open(&self.note).map(|_| ())
+        policy.open_log(&self.note).map(|_| ())
     }
 }
 
 /// Reads a tlog-policy file, or a file that holds nothing but a verifier key.
 pub fn parse_policy(text: &str) -> Result<Policy, CheckpointError> {
     match text.trim().parse::<VerifierKey>() {
-        Ok(key) => Ok(Policy { logs: vec![key] }),
+        Ok(key) => Ok(Policy::of_log(key)),
         Err(_) => Policy::parse(text),
     }
 }

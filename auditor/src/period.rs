@@ -66,9 +66,30 @@ fn days(year: u64, month: u64, day: u64) -> u64 {
     era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
 }
 
+/// Year, month and day of a number of days from 1970-01-01: [`days`] the other way round.
+pub(crate) fn civil(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468;
+    let (era, of_era) = (days / 146_097, days % 146_097);
+    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let from_march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    (year + era * 400 + u64::from(month <= 2), month, day)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn days_and_dates_are_each_other_s_inverse() {
+        for day in (0..200_000).step_by(7) {
+            let (year, month, of_month) = civil(day);
+            assert_eq!(days(year, month, of_month), day, "{year}-{month}-{of_month}");
+        }
+        assert_eq!((civil(0), civil(19_782)), ((1970, 1, 1), (2024, 2, 29)));
+    }
 
     #[test]
     fn periods_begin_and_end_where_calendars_say() {

@@ -1,6 +1,10 @@
 //! `audit sample`: charges drawn by a seed that neither side chose, recomputed, and on demand run again from their sealed
 //! contents.
 
+mod monetary;
+
+pub use monetary::monetary_size;
+
 use crate::checks::CheckKind;
 use crate::commits;
 use crate::copy::LogCopy;
@@ -8,6 +12,7 @@ use crate::error::AuditError;
 use crate::replay::{self, ReplayOptions, SampledCharge, World};
 use crate::report::{Checks, Finding, Report, SampledRow};
 use crypto_box::SecretKey;
+use monetary::Stratum;
 use protocol::commitment::{Committed, commit, token_bytes};
 use protocol::id::{Hash32, JobId};
 use protocol::job_message::{JobBody, sampling_key};
@@ -28,6 +33,13 @@ pub enum Selection {
     /// was signed after the nonce was published: neither side picks the rows.
     Attribute {
         /// How many; [`attribute_size`] says how many are needed.
+        rows: u64,
+        /// The auditor's words, published before the checkpoint was signed.
+        nonce: String,
+    },
+    /// A sample by monetary units, of so many units a model, with the same seed; [`monetary_size`] says how many.
+    Monetary {
+        /// How many units of each model's charges.
         rows: u64,
         /// The auditor's words, published before the checkpoint was signed.
         nonce: String,
@@ -121,7 +133,7 @@ pub fn sample(options: &SampleOptions<'_>) -> Result<Report, AuditError> {
     let replayed = replay::run(&copy, "sample", &replay_options)?;
     let (mut report, world) = (replayed.report, replayed.world);
     let mut checks = replayed.judge.into_checks();
-    let drawn = draw(&options.selection, &world, &mut report, &mut checks);
+    let (drawn, mut strata) = draw(&options.selection, &world, &mut report, &mut checks);
     let wanted: Vec<u64> = drawn.iter().map(|charge| charge.placed_commit).collect();
     let hashes = match options.reexecute {
         Some(_) => commits::hashes(&copy, &wanted)?,
@@ -129,6 +141,7 @@ pub fn sample(options: &SampleOptions<'_>) -> Result<Report, AuditError> {
     };
     for charge in &drawn {
         let mut row = reperform(charge, &mut checks);
+        strata.iter_mut().for_each(|stratum| stratum.recomputed(charge));
         if let Some(again) = &options.reexecute {
             let commit_hash = hashes.get(&charge.placed_commit).copied();
             let run = Run { copy: &copy, charge, again, commit_hash, checks: &mut checks };
@@ -136,6 +149,7 @@ pub fn sample(options: &SampleOptions<'_>) -> Result<Report, AuditError> {
         }
         report.sample.push(row);
     }
+    report.items = strata.iter().map(Stratum::item).collect();
     Ok(report.end(checks))
 }
 
@@ -144,29 +158,36 @@ fn draw(
     world: &World,
     report: &mut Report,
     checks: &mut Checks,
-) -> Vec<SampledCharge> {
+) -> (Vec<SampledCharge>, Vec<Stratum>) {
     let mut charges = world.charges();
     let check = checks.of(CheckKind::Selection);
     check.examined = charges.len() as u64;
-    let Selection::Attribute { rows, nonce } = selection else {
-        report.seed = Some("all".to_owned());
-        return charges;
+    let (rows, nonce) = match selection {
+        Selection::All => {
+            report.seed = Some("all".to_owned());
+            return (charges, Vec::new());
+        }
+        Selection::Attribute { rows, nonce } | Selection::Monetary { rows, nonce } => (*rows, nonce),
     };
-    let seed = Sha256::new()
+    let seed: [u8; 32] = Sha256::new()
         .chain_update(nonce.as_bytes())
         .chain_update([0])
         .chain_update(&report.subject.root)
-        .finalize();
+        .finalize()
+        .into();
     report.seed = Some(data_encoding::HEXLOWER.encode(&seed));
+    if let Selection::Monetary { .. } = selection {
+        return monetary::draw(charges, rows, &seed);
+    }
     // The rows with the smallest hash of seed and leaf: anybody draws the same, whatever the order of rows.
     charges.sort_by_cached_key(|charge| {
         let hash: [u8; 32] =
             Sha256::new().chain_update(seed).chain_update(charge.leaf.to_be_bytes()).finalize().into();
         (hash, charge.leaf)
     });
-    charges.truncate(*rows as usize);
+    charges.truncate(usize::try_from(rows).unwrap_or(usize::MAX));
     charges.sort_by_key(|charge| charge.leaf);
-    charges
+    (charges, Vec::new())
 }
 
 /// The charge again, from card and counts.

@@ -116,7 +116,28 @@ pub(crate) fn head(
         }
         None => check.inconclusive("no policy: nobody's signature was checked; give --policy"),
     }
+    if let Some(policy) = policy.filter(|policy| policy.quorum.witnesses().next().is_some()) {
+        witnessed(&signed, policy, checks);
+    }
     Ok(Some(signed))
+}
+
+/// Whether those cosigned whom the policy asks for.
+fn witnessed(signed: &SignedCheckpoint, policy: &Policy, checks: &mut Checks) {
+    let check = checks.of(CheckKind::Witnesses);
+    check.examined = policy.quorum.witnesses().count() as u64;
+    match policy.quorum.check(&signed.note) {
+        Ok(names) if policy.quorum.is_none() => {
+            check.skip(format!("the policy asks for none; cosigned by {}", names.len()));
+        }
+        Ok(names) => check.note = Some(format!("cosigned by {}", names.join(", "))),
+        Err(error) => {
+            let wanted: Vec<&str> = policy.quorum.witnesses().map(|(key, _)| key.name()).collect();
+            let message =
+                "the checkpoint is not witnessed as the policy asks: others may be shown another log";
+            check.fail_because(wanted.join(", "), &error, message);
+        }
+    }
 }
 
 /// Recomputes root and tiles from the entries. `false` when the entries are not there to go on with.

@@ -4,6 +4,9 @@
 #![forbid(unsafe_code)]
 
 pub mod gateway;
+pub mod audit;
+mod books;
+pub mod export;
 pub mod growth;
 pub mod journal;
 pub mod kernels;
@@ -16,6 +19,7 @@ mod report;
 pub mod route;
 mod samples;
 
+pub use books::BooksOptions;
 pub use machine::Machine;
 pub use report::{Better, Figure, Peer, Report, ResultLine, Source};
 

@@ -51,7 +51,7 @@ async fn check(harness: &Harness, whole: &mut Whole) -> Vec<CommittedCommit> {
         root.push(leaf_hash(bytes));
     }
     assert_eq!((root.size(), root.root()), (signed.size, signed.root));
-    let policy = Policy { logs: vec![whole.tlog.verifier_key().clone()] };
+    let policy = Policy::of_log(whole.tlog.verifier_key().clone());
     let last = &log.last().unwrap().commit;
     for (k, bytes) in last.events.iter().enumerate() {
         let file = whole.tlog.proof_file(last.first_leaf + k as u64).await.unwrap();

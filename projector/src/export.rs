@@ -3,16 +3,28 @@
 
 pub mod batch;
 pub mod beancount;
+pub mod claims;
+pub mod cryptio;
+pub mod fiat;
 pub mod hledger;
+pub mod invoice;
+pub mod iso20022;
+pub mod legs;
 pub mod manifest;
+pub mod parquet;
+pub mod period;
 pub mod postings;
+pub mod quickbooks;
 pub mod statement;
+pub mod workbook;
+pub mod xero;
 
 use crate::fold::{Books, FoldError};
+use period::Period;
 use protocol::amount::Amount;
 use protocol::asset::Asset;
 use protocol::event::Event;
-use protocol::id::{AccountId, BatchId, Hash32};
+use protocol::id::{AccountId, BatchId, Hash32, Word32};
 use serde_json::{Value, json};
 use std::fmt::Write;
 
@@ -25,6 +37,8 @@ pub struct Provenance {
     pub size: u64,
     /// Root of the transparency log at that size (SHA-256); `None` when no checkpoint covers exactly this size.
     pub root: Option<Hash32>,
+    /// What the file is limited to; the whole prefix without it.
+    pub period: Option<Period>,
 }
 
 /// Why a file could not be made.
@@ -60,13 +74,125 @@ pub enum ExportError {
         /// Where.
         leaf: u64,
     },
+    /// What the log says about a batch does not agree with itself.
+    #[error(
+        "{batch}: its payouts lead to root {computed}, submitted was {submitted}; run `counterfoil audit replay`"
+    )]
+    OtherRoot {
+        /// Which batch.
+        batch: BatchId,
+        /// What follows from its payouts.
+        computed: Word32,
+        /// What the log says was submitted.
+        submitted: Word32,
+    },
+    /// An asset whose worth in the currency of the books was not said.
+    #[error(
+        "no rate for {asset}: say what one is worth with --rate {asset}=DECIMAL (1 for the currency itself)"
+    )]
+    NoRate {
+        /// Its symbol.
+        asset: String,
+    },
+    /// A kind of account without a place in finance's chart of accounts.
+    #[error("no account of the books for {kind}: give one with --account-code {kind}=CODE")]
+    NoAccountCode {
+        /// The kind.
+        kind: &'static str,
+    },
+    /// More rows than the format or its reader takes.
+    #[error(
+        "{rows} rows, and {format} takes {rows_max}: limit the file with --period, or take postings as csv or parquet"
+    )]
+    TooManyRows {
+        /// What came.
+        rows: u64,
+        /// What it takes.
+        rows_max: u64,
+        /// Which format.
+        format: &'static str,
+    },
+    /// A bank's file of something that no bank holds.
+    #[error(
+        "{asset} is no currency of ISO 4217: a bank's file carries fiat legs only; tokens are paid by root claims or a Safe, and exported as csv"
+    )]
+    NotFiat {
+        /// Its symbol.
+        asset: String,
+    },
+    /// More decimals than ISO 20022 carries.
+    #[error("event {leaf}: {amount} has more than 5 decimals, which ISO 20022 cannot carry; use csv")]
+    TooFine {
+        /// Where.
+        leaf: u64,
+        /// The figure.
+        amount: String,
+    },
+    /// A payee whose bank account was not given.
+    #[error("{payee}: no bank account; add a line `{payee},NAME,IBAN` to the file of --payees")]
+    NoBankAccount {
+        /// Account, as text.
+        payee: String,
+    },
+    /// Bank accounts that are none.
+    #[error("{place}: {reason}")]
+    BankAccount {
+        /// Line or flag.
+        place: String,
+        /// What is wrong, and what was expected.
+        reason: String,
+    },
+    /// The file's own library said no.
+    #[error("{format}: {reason}")]
+    Format {
+        /// Which.
+        format: &'static str,
+        /// Its words.
+        reason: String,
+    },
+    /// The disk.
+    #[error("writing the file: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+impl ExportError {
+    fn format<E: std::fmt::Display>(format: &'static str) -> impl Fn(E) -> ExportError {
+        move |error| ExportError::Format { format, reason: error.to_string() }
+    }
 }
 
 impl Provenance {
     /// The same for JSON files and manifests.
     pub fn json(&self, export: &str) -> Value {
-        json!({"tool": "counterfoil", "version": env!("CARGO_PKG_VERSION"), "export": export,
-            "origin": self.origin, "size": self.size, "root": self.root.map(|root| root.to_string())})
+        let mut value = json!({"tool": "counterfoil", "version": env!("CARGO_PKG_VERSION"), "export": export,
+            "origin": self.origin, "size": self.size, "root": self.root.map(|root| root.to_string())});
+        if let Some(period) = &self.period {
+            value["period"] = json!(period.name);
+            value["closed"] = json!(period.is_closed);
+        }
+        value
+    }
+
+    /// Whether the file holds this event.
+    pub fn holds(&self, event: &Event) -> bool {
+        self.period.as_ref().is_none_or(|period| period.holds(event.header.time_us))
+    }
+
+    /// What it says about itself, name by name: for formats with properties instead of a header.
+    pub fn pairs(&self) -> Vec<(&'static str, String)> {
+        let root = self.root.map_or_else(|| "no checkpoint of this size".to_owned(), |r| r.to_string());
+        let mut pairs = vec![
+            ("tool", format!("counterfoil {}", env!("CARGO_PKG_VERSION"))),
+            ("origin", self.origin.clone()),
+            ("size", self.size.to_string()),
+            ("root", root),
+        ];
+        if let Some(period) = &self.period {
+            pairs.push(("period", period.name.clone()));
+            let state = if period.is_closed { "closed" } else { "open, later events may still fall into it" };
+            pairs.push(("period state", state.to_owned()));
+        }
+        pairs
     }
 }
 
@@ -87,6 +213,10 @@ fn provenance_lines(
     line(format!("origin: {}", provenance.origin));
     line(format!("size: {}", provenance.size));
     line(format!("root: {root}"));
+    if let Some(period) = &provenance.period {
+        let state = if period.is_closed { "closed" } else { "open, later events may still fall into it" };
+        line(format!("period: {}, {state}", period.name));
+    }
     line(format!("sign: {sign}"));
     for content in extra {
         line(content.clone());

@@ -4,6 +4,8 @@
 //!
 //! Must not: be on the write path, or decide anything. Memory does not grow with the log, only with what is open.
 
+mod activity;
+mod ageing;
 mod block;
 mod events;
 mod follow;
@@ -11,6 +13,8 @@ mod query;
 mod tables;
 mod varint;
 
+pub use activity::{Activity, ActivityLine, By};
+pub use ageing::{AgeLine, Open};
 pub use query::{GrantLine, OpenHold, Range};
 
 use crate::fold::FoldError;
@@ -202,6 +206,15 @@ impl Index {
     /// Where it stands.
     pub fn position(&self) -> IndexPosition {
         IndexPosition { commit: self.head.commit, size: self.head.size, time_us: self.head.time_us }
+    }
+
+    /// Whether what a client wrote is in: the size to read at, when the event at this leaf is. A client that has the leaf of
+    /// its own write asks with it, and is told how far the index is when that is not enough.
+    pub fn holding(&self, leaf: u64) -> Result<u64, IndexError> {
+        match self.head.size {
+            size if leaf < size => Ok(size),
+            size => Err(IndexError::Beyond { asked: leaf + 1, size }),
+        }
     }
 
     /// The commit to hand to [`Index::follow`] first: the one it stands at, whose hash is compared, or the log's first.

@@ -13,6 +13,32 @@ pub fn rfc3339(us: u64) -> String {
     format!("{:.6}", timestamp(us))
 }
 
+/// Writes times one after the other: events of a log come by the thousand a second, so the date and the second are kept.
+#[derive(Clone, Debug, Default)]
+pub struct Clock {
+    second: Option<u64>,
+    text: String,
+}
+
+impl Clock {
+    /// The same text as [`rfc3339`].
+    pub fn rfc3339(&mut self, us: u64) -> &str {
+        let second = us / 1_000_000;
+        if self.second != Some(second) {
+            self.text = rfc3339(us);
+            self.second = Some(second);
+            return &self.text;
+        }
+        // Behind the point stand six digits and the Z.
+        let point = self.text.len().saturating_sub(7);
+        if self.text.as_bytes().get(point.wrapping_sub(1)) == Some(&b'.') {
+            self.text.truncate(point);
+            let _ = std::fmt::Write::write_fmt(&mut self.text, format_args!("{:06}Z", us % 1_000_000));
+        }
+        &self.text
+    }
+}
+
 /// `2026-11-21`, in UTC.
 pub fn date(us: u64) -> String {
     timestamp(us).to_zoned(TimeZone::UTC).date().to_string()
@@ -22,6 +48,12 @@ pub fn date(us: u64) -> String {
 pub fn next_date(us: u64) -> String {
     let today = timestamp(us).to_zoned(TimeZone::UTC).date();
     today.tomorrow().unwrap_or(today).to_string()
+}
+
+/// `2026-11`, in UTC.
+pub fn month(us: u64) -> String {
+    let day = timestamp(us).to_zoned(TimeZone::UTC).date();
+    format!("{:04}-{:02}", day.year(), day.month())
 }
 
 /// `2026-Q4`, in UTC.
@@ -44,6 +76,12 @@ mod tests {
         assert_eq!(rfc3339(1_790_000_000_000_001), "2026-09-21T14:13:20.000001Z");
         assert_eq!(date(1_790_000_000_000_001), "2026-09-21");
         assert_eq!(next_date(1_790_000_000_000_001), "2026-09-22");
+        let mut clock = Clock::default();
+        for us in
+            [0, 1, 999_999, 1_000_000, 1_790_000_000_000_001, 1_790_000_000_500_000, u64::MAX, u64::MAX - 1]
+        {
+            assert_eq!(clock.rfc3339(us), rfc3339(us), "{us}");
+        }
         assert_eq!(quarter(1_790_000_000_000_001), "2026-Q3");
         assert_eq!(parse_rfc3339("2026-09-21T14:13:20.000001Z"), Some(1_790_000_000_000_001));
         assert_eq!(rfc3339(u64::MAX), rfc3339(u64::MAX - 1), "out of range stays in range");

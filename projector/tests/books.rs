@@ -126,7 +126,7 @@ fn statement_and_trial_balance_agree_and_show_every_digit() {
 #[test]
 fn files_are_the_same_bytes_every_time_and_state_where_they_come_from() {
     let events = log();
-    let provenance = Provenance { origin: "books.test/0".into(), size: 4, root: None };
+    let provenance = Provenance { origin: "books.test/0".into(), size: 4, root: None, period: None };
     let csv = postings::csv(&events, &provenance).unwrap();
     assert_eq!(csv, postings::csv(&events, &provenance).unwrap());
     assert!(csv.contains("\nseq,event_id,event_type,ts,job_id,batch_id,account,asset,amount_base,scale\n"));

@@ -21,6 +21,7 @@ fn provenance() -> Provenance {
         origin: "books.test/0".into(),
         size: story::log().len() as u64,
         root: Some(Hash32([0xaa; 32])),
+        period: None,
     }
 }
 

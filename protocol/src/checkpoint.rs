@@ -2,6 +2,7 @@
 //! verifier keys, and the policy file for auditors (c2sp.org/tlog-policy). The reader's side; signing is the journal's.
 
 use crate::id::Hash32;
+use crate::witness::Quorum;
 use data_encoding::BASE64;
 use ed25519_dalek::{Signature, VerifyingKey};
 use sha2::{Digest, Sha256};
@@ -36,6 +37,16 @@ pub enum CheckpointError {
     /// Not a verifier key.
     #[error("not a verifier key: {0:?}; expected name+hash+base64 of an Ed25519 key")]
     Key(String),
+    /// Fewer witnesses than the policy asks for.
+    #[error("{signed} of the policy's {of} witnesses cosigned, which is not the quorum {wanted:?}")]
+    Quorum {
+        /// The quorum's name.
+        wanted: String,
+        /// Who did.
+        signed: usize,
+        /// Who could have.
+        of: usize,
+    },
     /// Not a policy we can follow.
     #[error("policy, line {line}: {reason}")]
     Policy {
@@ -109,10 +120,10 @@ impl Checkpoint {
 }
 
 /// Name and decoded signature of one signature line.
-type SignatureLine<'a> = (&'a str, Vec<u8>);
+pub(crate) type SignatureLine<'a> = (&'a str, Vec<u8>);
 
 /// Text with its last line feed, and the signature lines.
-fn split_note(note: &str) -> Result<(&str, Vec<SignatureLine<'_>>), CheckpointError> {
+pub(crate) fn split_note(note: &str) -> Result<(&str, Vec<SignatureLine<'_>>), CheckpointError> {
     let malformed = CheckpointError::Malformed;
     if note.len() > NOTE_BYTES_MAX {
         return Err(malformed("larger than any checkpoint"));
@@ -138,7 +149,7 @@ fn split_note(note: &str) -> Result<(&str, Vec<SignatureLine<'_>>), CheckpointEr
     Ok((text, signatures))
 }
 
-fn is_key_name(name: &str) -> bool {
+pub(crate) fn is_key_name(name: &str) -> bool {
     !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c == '+')
 }
 
@@ -203,14 +214,21 @@ impl std::str::FromStr for VerifierKey {
     }
 }
 
-/// What an auditor trusts: the logs' keys. Comes out of band, never from the log's own host.
+/// What an auditor trusts: the logs' keys, and who must have witnessed. Comes out of band, never from the log's own host.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Policy {
     /// The logs; at least one.
     pub logs: Vec<VerifierKey>,
+    /// The witnesses.
+    pub quorum: Quorum,
 }
 
 impl Policy {
+    /// One log, and no witnesses.
+    pub fn of_log(key: VerifierKey) -> Policy {
+        Policy { logs: vec![key], quorum: Quorum::default() }
+    }
+
     /// The policy file's text.
     pub fn text(&self) -> String {
         let mut text =
@@ -218,15 +236,14 @@ impl Policy {
         for log in &self.logs {
             text.push_str(&format!("log {log}\n"));
         }
-        text.push_str("quorum none\n");
+        text.push_str(&self.quorum.text());
         text
     }
 
-    /// Parses a policy. Witnesses are refused rather than ignored: this version cannot check cosignatures, and a quorum
-    /// that nobody checks is worse than none.
+    /// Parses a policy (c2sp.org/tlog-policy): logs, witnesses, groups of those above them, and one quorum.
     pub fn parse(text: &str) -> Result<Policy, CheckpointError> {
         let mut logs: Vec<VerifierKey> = Vec::new();
-        let mut quorums = 0;
+        let (mut quorum, mut quorums) = (Quorum::default(), 0);
         for (line, content) in text.lines().enumerate().map(|(n, l)| (n + 1, l)) {
             let error = |reason: &str| CheckpointError::Policy { line, reason: reason.to_owned() };
             let words: Vec<&str> = content.split([' ', '\t']).filter(|w| !w.is_empty()).collect();
@@ -241,25 +258,32 @@ impl Policy {
                     logs.push(key);
                 }
                 ["quorum", "none"] => quorums += 1,
-                ["witness" | "group" | "quorum", ..] => {
-                    return Err(error("witnesses are not supported by this version; expected `quorum none`"));
+                [kind @ ("witness" | "group" | "quorum"), ..] => {
+                    quorums += usize::from(kind == "quorum");
+                    quorum.take(&words).map_err(|reason| error(&reason))?;
                 }
-                _ => return Err(error("expected `log <key>` or `quorum none`")),
+                _ => return Err(error("expected `log`, `witness`, `group` or `quorum`")),
             }
         }
         let end =
             |reason: &str| CheckpointError::Policy { line: text.lines().count(), reason: reason.to_owned() };
         if quorums != 1 {
-            return Err(end("expected exactly one `quorum none` line"));
+            return Err(end("expected exactly one `quorum` line: a name, or none"));
         }
         if logs.is_empty() {
             return Err(end("expected at least one `log <key>` line"));
         }
-        Ok(Policy { logs })
+        Ok(Policy { logs, quorum })
     }
 
-    /// Opens a signed note by whichever of the logs it names.
+    /// Opens a signed note by whichever of the logs it names, cosigned by the quorum.
     pub fn open(&self, note: &str) -> Result<Checkpoint, CheckpointError> {
+        let checkpoint = self.open_log(note)?;
+        self.quorum.check(note).map(|_| checkpoint)
+    }
+
+    /// The same without asking who witnessed it: what a log signed is evidence against it, witnessed or not.
+    pub fn open_log(&self, note: &str) -> Result<Checkpoint, CheckpointError> {
         let mut last = CheckpointError::NotSigned("any log of the policy".to_owned());
         for key in &self.logs {
             match Checkpoint::open(note, key) {
@@ -363,7 +387,7 @@ mod tests {
     #[test]
     fn policies_are_strict() {
         let (signer, key) = signer(1, ORIGIN);
-        let policy = Policy { logs: vec![key.clone()] };
+        let policy = Policy::of_log(key.clone());
         assert_eq!(Policy::parse(&policy.text()), Ok(policy.clone()));
         assert_eq!(policy.open(&note(&checkpoint().text(), &[&signer])), Ok(checkpoint()));
         for wrong in [

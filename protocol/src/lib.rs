@@ -20,6 +20,7 @@ pub mod proof;
 pub mod rate;
 pub mod receipt;
 pub mod tile;
+pub mod witness;
 
 pub use amount::Amount;
 pub use event::{Event, EventBody};

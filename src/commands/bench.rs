@@ -18,6 +18,10 @@ pub enum Bench {
     Journal(Journal),
     /// Replaying the log, live and from the archive. Example: counterfoil bench replay --events 2000000
     Replay(Replay),
+    /// Verifying and replaying a whole log from its files, beside the SHA-256 of this machine. Example: counterfoil bench audit --events 10000000
+    Audit(Books),
+    /// Postings as CSV and Parquet, statements of accounts. Example: counterfoil bench export --json
+    Export(Books),
     /// The same figures at one size after another. Example: counterfoil bench growth --accounts 10000,1000000
     Growth(Growth),
     /// The router's table, and ten thousand nodes on it. Example: counterfoil bench route --json
@@ -209,6 +213,26 @@ pub struct Replay {
     dir: Option<PathBuf>,
 }
 
+/// See [`Bench::Audit`] and [`Bench::Export`].
+#[derive(clap::Args)]
+pub struct Books {
+    /// Events in the log.
+    #[arg(long, default_value_t = 1_000_000, value_name = "N")]
+    events: u64,
+    /// Accounts, each with one grant.
+    #[arg(long, default_value_t = 1_000, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
+    accounts: u32,
+    /// Where the server and the log keep their data while it runs.
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+}
+
+impl Books {
+    fn options(self) -> Result<bench::BooksOptions> {
+        Ok(bench::BooksOptions { events: self.events, accounts: self.accounts, dir: folder(self.dir)? })
+    }
+}
+
 /// See [`Bench::Kernels`].
 #[derive(clap::Args)]
 pub struct Kernels {
@@ -305,6 +329,8 @@ impl Bench {
                 runtime.block_on(bench::journal::gateway(options))?;
                 return Ok(ExitCode::SUCCESS);
             }
+            Bench::Audit(books) => runtime.block_on(bench::audit::run(books.options()?))?,
+            Bench::Export(books) => runtime.block_on(bench::export::run(books.options()?))?,
             Bench::Replay(Replay { events, accounts, dir }) => {
                 let options = bench::replay::ReplayOptions { events, accounts, dir: folder(dir)? };
                 runtime.block_on(bench::replay::run(options))?

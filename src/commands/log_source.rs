@@ -155,7 +155,12 @@ impl LogSource {
         for event in events {
             root.push(leaf_hash(&codec::encode(event)));
         }
-        Ok(Provenance { origin: books.origin().to_owned(), size: books.size(), root: Some(root.root()) })
+        Ok(Provenance {
+            origin: books.origin().to_owned(),
+            size: books.size(),
+            root: Some(root.root()),
+            period: None,
+        })
     }
 }
 

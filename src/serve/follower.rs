@@ -34,7 +34,7 @@ pub async fn run(config: &ServeConfig, mut stop: watch::Receiver<bool>, output: 
     let signer = Signer::load_or_create(&own.keys_dir, &origin)?;
     let log = Transparency::open(&own.data_dir.join("tlog"), signer)?;
     let handle = transparency::spawn(log, transparency::CHECKPOINT_INTERVAL)?;
-    let policy = protocol::checkpoint::Policy { logs: vec![handle.verifier_key().clone()] }.text();
+    let policy = protocol::checkpoint::Policy::of_log(handle.verifier_key().clone()).text();
     std::fs::write(own.data_dir.join("auditor.policy"), policy)?;
     let publisher = FeedPublisher::new(FeedOptions { client, origin: origin.clone(), head: None });
     say(output, ROLE, "follows", json!({"origin": origin}));

@@ -16,6 +16,8 @@ struct PythonEnvironment {
     folder: &'static str,
     requirements: &'static str,
     imports: &'static str,
+    /// More for pip, as `--no-deps` where the file lists all there shall be.
+    pip: &'static [&'static str],
 }
 
 /// Clients of what we serve.
@@ -23,12 +25,21 @@ const CLIENTS: PythonEnvironment = PythonEnvironment {
     folder: "venv",
     requirements: "xtask/foreign-requirements.txt",
     imports: "beancount, cbor2, duckdb, nats, nacl, openai, zcbor",
+    pip: &[],
 };
 /// An S3 server; apart, because it pins other versions of what it brings.
 const S3_SERVER: PythonEnvironment = PythonEnvironment {
     folder: "venv-s3",
     requirements: "xtask/s3-requirements.txt",
     imports: "moto.server",
+    pip: &[],
+};
+/// Readers of files for finance and of auditors' evidence; apart, because they pin other versions too.
+const BOOKS: PythonEnvironment = PythonEnvironment {
+    folder: "venv-books",
+    requirements: "xtask/books-requirements.txt",
+    imports: "duckdb, jsonschema, lxml.etree, openpyxl, securesystemslib.dsse",
+    pip: &["--no-deps"],
 };
 
 /// A reader of contracts; apart, because it pins other versions of what it brings.
@@ -36,6 +47,7 @@ const SLITHER: PythonEnvironment = PythonEnvironment {
     folder: "venv-slither",
     requirements: "xtask/slither-requirements.txt",
     imports: "slither",
+    pip: &[],
 };
 
 /// Where the npm clients of the payment tests are pinned.
@@ -54,6 +66,7 @@ pub fn ensure(workspace: &Workspace) -> Result<Foreign> {
     let mut foreign = Foreign { variables: Vec::new(), left_out: Vec::new() };
     foreign.variables.push(("COUNTERFOIL_PYTHON", python_environment(workspace, &CLIENTS)?));
     foreign.variables.push(("COUNTERFOIL_S3_PYTHON", python_environment(workspace, &S3_SERVER)?));
+    foreign.variables.push(("COUNTERFOIL_BOOKS_PYTHON", python_environment(workspace, &BOOKS)?));
     foreign.variables.push(("COUNTERFOIL_X402_MODULES", npm_packages(workspace, X402_CLIENTS, "x402")?));
     let driver = npm_packages(workspace, BROWSER_DRIVER, "browser")?;
     foreign.variables.push(("COUNTERFOIL_BROWSER_MODULES", driver));
@@ -71,6 +84,15 @@ pub fn ensure(workspace: &Workspace) -> Result<Foreign> {
                 .to_owned(),
         ),
     }
+    match log_verifier(workspace) {
+        Ok(Some(path)) => foreign.variables.push(("COUNTERFOIL_LOG_VERIFIER", path)),
+        Err(error) => foreign.left_out.push(format!("Go could not check logs: {error:#}")),
+        Ok(None) => foreign.left_out.push(
+            "Go and its x/mod library are not installed, logs are not verified by them; install them: \
+             apt-get install golang-go golang-golang-x-mod-dev"
+                .to_owned(),
+        ),
+    }
     Ok(foreign)
 }
 
@@ -79,9 +101,40 @@ pub fn slither(workspace: &Workspace) -> Result<PathBuf> {
     python_environment(workspace, &SLITHER)
 }
 
+/// Where Debian puts Go's libraries.
+const GO_LIBRARIES: &str = "/usr/share/gocode";
+/// The outsider's verifier of logs, one file of Go.
+const LOG_VERIFIER: &str = "tests/foreign/verify_log/main.go";
+
+/// Built once for one content of its source.
+fn log_verifier(workspace: &Workspace) -> Result<Option<PathBuf>> {
+    let library = Path::new(GO_LIBRARIES).join("src/golang.org/x/mod/sumdb/tlog");
+    if !library.is_dir() && debian_package("golang-golang-x-mod-dev")?.is_none() {
+        return Ok(None);
+    }
+    let Some(go) = debian_program("COUNTERFOIL_GO", "go")? else { return Ok(None) };
+    if !library.is_dir() {
+        return Ok(None);
+    }
+    let folder = workspace.tools().join("verify_log");
+    let (program, stamp) = (folder.join("verify_log"), folder.join("source.stamp"));
+    let source = fs::read_to_string(workspace.root.join(LOG_VERIFIER)).context(LOG_VERIFIER)?;
+    if program.is_file() && fs::read_to_string(&stamp).is_ok_and(|present| present == source) {
+        return Ok(Some(program));
+    }
+    fs::create_dir_all(&folder)?;
+    let mut build = Command::new(go);
+    build.args(["build", "-o"]).arg(&program).arg(workspace.root.join(LOG_VERIFIER)).current_dir(&folder);
+    build.env("GO111MODULE", "off").env("GOPATH", GO_LIBRARIES).env("GOCACHE", folder.join("cache"));
+    run(&mut build).context(LOG_VERIFIER)?;
+    fs::write(&stamp, source)?;
+    println!("foreign: {} (built)", workspace.shown(&program));
+    Ok(Some(program))
+}
+
 /// Made once for one content of the requirements; made anew when they change.
 fn python_environment(workspace: &Workspace, environment: &PythonEnvironment) -> Result<PathBuf> {
-    let PythonEnvironment { folder, requirements: name, imports } = *environment;
+    let PythonEnvironment { folder, requirements: name, imports, pip: more } = *environment;
     let folder = workspace.tools().join(folder);
     let python = folder.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" });
     let requirements = workspace.root.join(name);
@@ -99,6 +152,7 @@ fn python_environment(workspace: &Workspace, environment: &PythonEnvironment) ->
     let mut install = Command::new(pip[0]);
     install.args(&pip[1..]).arg("--python").arg(&python);
     install.args(["--disable-pip-version-check", "install", "--quiet", "--only-binary=:all:", "--no-input"]);
+    install.args(more);
     run(install.arg("--requirement").arg(&requirements))
         .context("pip could not fill the environment of the foreign tools (pip 22.3 or newer is needed)")?;
     if !can_import(&python, imports) {
@@ -143,20 +197,30 @@ fn debian_program(variable: &str, name: &str) -> Result<Option<PathBuf>> {
     if let Some(path) = std::env::var_os(variable).filter(|path| !path.is_empty()) {
         return Ok(Some(PathBuf::from(path)));
     }
-    if tools::on_path(name).is_none() && is_root() && tools::on_path("apt-get").is_some() {
-        println!("foreign: apt-get install {name}");
-        let install = ["install", "--yes", "--quiet", "--no-install-recommends", name];
-        if run(apt_get().args(install)).is_err() {
-            // The package lists of a fresh image are empty.
-            run(apt_get().args(["update", "--quiet"]))?;
-            run(apt_get().args(install))?;
-        }
+    if tools::on_path(name).is_none() {
+        // Go's compiler is called otherwise than its package.
+        debian_package(if name == "go" { "golang-go" } else { name })?;
     }
     let found = tools::on_path(name);
     if let Some(path) = &found {
         println!("foreign: {} (there)", path.display());
     }
     Ok(found)
+}
+
+/// Installs a package; `None` where that is not ours to do.
+fn debian_package(name: &str) -> Result<Option<()>> {
+    if !is_root() || tools::on_path("apt-get").is_none() {
+        return Ok(None);
+    }
+    println!("foreign: apt-get install {name}");
+    let install = ["install", "--yes", "--quiet", "--no-install-recommends", name];
+    if run(apt_get().args(install)).is_err() {
+        // The package lists of a fresh image are empty.
+        run(apt_get().args(["update", "--quiet"]))?;
+        run(apt_get().args(install))?;
+    }
+    Ok(Some(()))
 }
 
 fn apt_get() -> Command {

@@ -224,7 +224,7 @@ fn an_archive_alone_is_verified_and_replayed() {
     let folder = directory.path().join("archive");
     story_archive(&folder);
     let policy = directory.path().join("from-elsewhere.policy");
-    let text = protocol::checkpoint::Policy { logs: vec![log::verifier_key(&key())] }.text();
+    let text = protocol::checkpoint::Policy::of_log(log::verifier_key(&key())).text();
     std::fs::write(&policy, text).unwrap();
     for place in [directory.path(), &folder] {
         let report = verified(place, Some(policy.clone()));

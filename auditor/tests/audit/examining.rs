@@ -50,7 +50,7 @@ fn checked(proven: &Proven, receipt: Option<&[u8]>) -> Report {
         put(&directory.path().join(name), bytes);
         directory.path().join(name)
     };
-    let policy = protocol::checkpoint::Policy { logs: vec![log::verifier_key(&log::key())] }.text();
+    let policy = protocol::checkpoint::Policy::of_log(log::verifier_key(&log::key())).text();
     check_proof(&CheckProofOptions {
         proof: file("proof", proven.proof.as_bytes()),
         event: file("event", &proven.event),

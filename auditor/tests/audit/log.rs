@@ -47,7 +47,7 @@ pub fn write(directory: &Path, entries: &[Vec<u8>]) {
     write_tiles(directory, entries);
     let hashes: Vec<Hash32> = entries.iter().map(|entry| leaf_hash(entry)).collect();
     put(&directory.join("checkpoint"), note(entries.len() as u64, root(&hashes), &key()).as_bytes());
-    put(&directory.join("policy"), Policy { logs: vec![verifier_key(&key())] }.text().as_bytes());
+    put(&directory.join("policy"), Policy::of_log(verifier_key(&key())).text().as_bytes());
 }
 
 pub fn write_tiles(directory: &Path, entries: &[Vec<u8>]) {

@@ -17,7 +17,7 @@ use std::sync::Arc;
 /// Commits in one page at most.
 const COMMITS_PER_PAGE_MAX: usize = 256;
 
-/// `GET /tlog/{path}`: `checkpoint`, `tile/...`.
+/// `GET /tlog/{path}`: `checkpoint`, `checkpoint.witnessed`, `tile/...`.
 pub(crate) async fn tile(
     State(shared): State<Arc<Shared>>,
     Path(path): Path<String>,
@@ -25,7 +25,7 @@ pub(crate) async fn tile(
     let missing =
         || ApiError::not_found("not_found", "The log has no such file; see specs/log.md for its paths.");
     // Only the names that the format knows: no dots but in `x001` groups' `.p/`, nothing upwards.
-    let fits = path == "checkpoint"
+    let fits = matches!(path.as_str(), "checkpoint" | "checkpoint.witnessed")
         || (path.starts_with("tile/")
             && path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/.".contains(&b)));
     if !fits || path.contains("..") {
@@ -33,7 +33,7 @@ pub(crate) async fn tile(
     }
     let file = shared.data_dir.join("tlog").join(&path);
     let bytes = tokio::fs::read(file).await.map_err(|_| missing())?;
-    let kind = if path == "checkpoint" { "text/plain; charset=utf-8" } else { "application/octet-stream" };
+    let kind = if path.starts_with("checkpoint") { "text/plain; charset=utf-8" } else { "application/octet-stream" };
     Ok(([(header::CONTENT_TYPE, HeaderValue::from_static(kind))], Body::from(bytes)).into_response())
 }
 

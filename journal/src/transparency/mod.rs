@@ -6,6 +6,7 @@ mod proof;
 mod signer;
 mod tiles;
 mod tree;
+pub mod witness;
 
 pub use signer::Signer;
 
@@ -151,7 +152,7 @@ impl Transparency {
         if let Some(reason) = &rebuilding {
             tracing::warn!(target: "journal", %reason, "the transparency log is built again from leaf 0");
         }
-        let policy = Policy { logs: vec![signer.verifier_key().clone()] }.text();
+        let policy = Policy::of_log(signer.verifier_key().clone()).text();
         if store.read_file(POLICY_PATH)?.as_deref() != Some(&policy) {
             store.write_file(POLICY_PATH, policy.as_bytes())?;
         }

@@ -50,6 +50,26 @@ impl<'a> BatchFiles<'a> {
         Ok(BatchFiles { batch, closed, vault, asset, provenance })
     }
 
+    /// The batch as it was closed.
+    pub fn closed(&self) -> &BatchClosed {
+        self.batch
+    }
+
+    /// When, log time.
+    pub fn closed_time_us(&self) -> u64 {
+        self.closed.header.time_us
+    }
+
+    /// In which asset it pays.
+    pub fn asset(&self) -> &Asset {
+        &self.asset
+    }
+
+    /// Where its figures come from.
+    pub fn provenance(&self) -> &Provenance {
+        self.provenance
+    }
+
     /// One row a charge or payout.
     pub fn csv(&self) -> String {
         let (charged, paid) = self.totals();
@@ -178,7 +198,8 @@ impl<'a> BatchFiles<'a> {
         u128::from(units).checked_mul(unit).ok_or_else(off_chain)
     }
 
-    fn check_rail(&self, asked: Rail) -> Result<(), ExportError> {
+    /// Refuses a payment file for a rail that the batch does not have.
+    pub fn check_rail(&self, asked: Rail) -> Result<(), ExportError> {
         if self.batch.rail == asked {
             return Ok(());
         }

@@ -104,7 +104,7 @@ fn name(books: &Books, number: LedgerAccount) -> String {
 }
 
 /// The top of the name, and hledger's type; memorandum accounts have none, so that no report counts them.
-fn class(kind: AccountKind) -> (&'static str, Option<char>) {
+pub(super) fn class(kind: AccountKind) -> (&'static str, Option<char>) {
     use AccountKind::*;
     match kind {
         VaultAsset | PotAsset | Receivable | PlatformTreasury => ("assets", Some('A')),

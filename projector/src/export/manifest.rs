@@ -17,6 +17,14 @@ pub fn checksum_line(name: &str, bytes: &[u8]) -> String {
     format!("{}  {name}\n", sha256(bytes))
 }
 
+/// Whether the manifest holds another file of this name of a period that was closed: such a file never changes, so one of
+/// the two is not of this log, or was made with other flags.
+pub fn contradicts(present: &str, name: &str, bytes: &[u8]) -> bool {
+    let Ok(value) = serde_json::from_str::<Value>(present) else { return false };
+    let file = &value["files"][name];
+    file["provenance"]["closed"] == json!(true) && file["sha256"] != json!(sha256(bytes))
+}
+
 /// The manifest with this file in it, by name; what was there of other files stays. `None` when the present text is no
 /// manifest.
 pub fn with_file(
@@ -44,7 +52,7 @@ mod tests {
 
     #[test]
     fn files_are_listed_by_name_and_others_stay() {
-        let provenance = Provenance { origin: "o".into(), size: 4, root: None };
+        let provenance = Provenance { origin: "o".into(), size: 4, root: None, period: None };
         let one = with_file(None, "b.csv", b"x", "postings", &provenance).unwrap();
         let two = with_file(Some(&one), "a.csv", b"y", "postings", &provenance).unwrap();
         assert!(two.find("a.csv").unwrap() < two.find("b.csv").unwrap());

@@ -1,6 +1,7 @@
 //! An account's statement as a file: CSV, or one HTML page that prints. An operator's says, per quarter and asset, what its
 //! jobs cost, what the platform kept, and what was paid out.
 
+use super::period::corrections_of;
 use super::{ExportError, Provenance, cell, provenance_lines};
 use crate::fold::Books;
 use crate::names::Names;
@@ -42,8 +43,11 @@ impl Quarter {
 pub struct AccountStatement<'a> {
     account: AccountId,
     statement: Statement,
+    /// Lines before the file's period.
+    before: usize,
     quarters: BTreeMap<(String, u32), Quarter>,
     payouts: Vec<(String, Amount, AssetId, String)>,
+    corrections: Vec<String>,
     provenance: &'a Provenance,
 }
 
@@ -60,8 +64,12 @@ impl<'a> AccountStatement<'a> {
         let mut known = false;
         let mut quarters: BTreeMap<(String, u32), Quarter> = BTreeMap::new();
         let mut payouts = Vec::new();
+        let mut before = 0;
         for event in events {
             statement.apply(event)?;
+            if provenance.period.as_ref().is_some_and(|period| event.header.time_us < period.from_us) {
+                before = statement.lines().len();
+            }
             let name = quarter(event.header.time_us);
             match &event.body {
                 EventBody::AccountOpened(opened) => known |= opened.account == account,
@@ -71,15 +79,18 @@ impl<'a> AccountStatement<'a> {
                 EventBody::UsageCaptured(e) if operators.contains(&e.operator) => {
                     let Some(asset) = asset_of(statement.books(), event) else { continue };
                     jobs.insert(e.job, asset);
+                    if !provenance.holds(event) {
+                        continue;
+                    }
                     let sums = quarters.entry((name, asset.0)).or_default();
                     sums.add(1, e.cost, e.platform_share, e.operator_share);
                 }
-                EventBody::CaptureReversed(e) => {
+                EventBody::CaptureReversed(e) if provenance.holds(event) => {
                     let Some(asset) = jobs.get(&e.job) else { continue };
                     let sums = quarters.entry((name, asset.0)).or_default();
                     sums.add(-1, -e.refunded, -e.platform_share, -e.operator_share);
                 }
-                EventBody::PayoutClaimed(e) if e.account == account => {
+                EventBody::PayoutClaimed(e) if e.account == account && provenance.holds(event) => {
                     let Some(asset) = asset_of(statement.books(), event) else { continue };
                     quarters.entry((name, asset.0)).or_default().paid.0 += e.amount.0;
                     payouts.push((date(event.header.time_us), e.amount, asset, e.tx.to_string()));
@@ -90,18 +101,20 @@ impl<'a> AccountStatement<'a> {
         if !known {
             return Err(ExportError::UnknownAccount(account));
         }
-        Ok(AccountStatement { account, statement, quarters, payouts, provenance })
+        let corrections = corrections_of(account, statement.books(), events, provenance);
+        Ok(AccountStatement { account, statement, before, quarters, payouts, corrections, provenance })
     }
 
     /// One row a booked leg; quarters and payouts of an operator stand in the lines before the header.
     pub fn csv(&self) -> String {
-        let lines = self.statement.lines();
+        let lines = self.lines();
         let mut extra = vec![format!("account: {}", self.account), format!("rows: {}", lines.len())];
         extra.extend(self.quarter_texts());
         extra.extend(self.payouts.iter().map(|(day, amount, asset, tx)| {
             format!("payout {day}: {} in transaction {tx}", self.books().money(*asset, *amount))
         }));
         extra.extend(self.totals());
+        extra.extend(self.corrections.iter().cloned());
         let mut text =
             provenance_lines("#", ("statement", "+ is more for the account"), self.provenance, &extra);
         text.push_str("seq,ts,event_type,text,account,counter_account,asset,amount,balance\n");
@@ -150,15 +163,36 @@ impl<'a> AccountStatement<'a> {
             .collect();
         list(&mut text, "Payouts", &payouts);
         text.push_str("<table><thead><tr><th>event</th><th>time</th><th>what</th><th>account</th><th>amount</th><th>balance</th><th>asset</th></tr></thead><tbody>\n");
-        for line in self.statement.lines() {
+        for line in self.lines() {
             row(&mut text, line);
         }
         text.push_str("</tbody></table></body></html>\n");
         text
     }
 
-    fn books(&self) -> &Books {
+    /// Whose.
+    pub fn account(&self) -> AccountId {
+        self.account
+    }
+
+    /// The books at the end.
+    pub fn books(&self) -> &Books {
         self.statement.books()
+    }
+
+    /// Its lines in the file's period, oldest first.
+    pub fn lines(&self) -> &[StatementLine] {
+        &self.statement.lines()[self.before..]
+    }
+
+    /// What an operator's jobs came to, by quarter and asset.
+    pub fn quarters(&self) -> &BTreeMap<(String, u32), Quarter> {
+        &self.quarters
+    }
+
+    /// Where the figures come from.
+    pub fn provenance(&self) -> &Provenance {
+        self.provenance
     }
 
     fn quarter_texts(&self) -> Vec<String> {

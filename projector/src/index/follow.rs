@@ -1,6 +1,7 @@
 //! The index follows the log: whole commits are gathered, then written in one transaction with the new stamp. A crash
 //! leaves the stamp of the transaction before; following goes on from there.
 
+use super::activity::{self, Turn};
 use super::block::{Entry, Layer, Open};
 use super::events::{self, LEAVES_PER_BLOCK, Row};
 use super::query::OpenHold;
@@ -58,6 +59,7 @@ struct Gathered {
     closed: Vec<(u64, u64)>,
     marks: Vec<(u64, Vec<u8>)>,
     grants: Vec<(AccountId, u32, u64, Vec<u8>)>,
+    turns: Vec<Turn>,
 }
 
 impl Gathered {
@@ -74,6 +76,7 @@ impl Gathered {
             closed: Vec::new(),
             marks: Vec::new(),
             grants: Vec::new(),
+            turns: Vec::new(),
         }
     }
 }
@@ -158,6 +161,7 @@ impl Index {
         write_rows(&write, self.head, &gathered.rows)?;
         write_subjects(&write, &gathered.subjects)?;
         write_holds(&write, &gathered)?;
+        activity::write(&write, &gathered.turns)?;
         {
             let mut meta = write.open_table(META)?;
             meta.insert("head", gathered.head.bytes().as_slice())?;
@@ -221,6 +225,7 @@ fn take_event(follower: &mut Follower, gathered: &mut Gathered, event: &Event) -
     if leaf.is_multiple_of(LEAVES_PER_MARK) && leaf > 0 {
         gathered.marks.push((leaf, mark(&follower.open)));
     }
+    gathered.turns.extend(Turn::of(event));
     take_hold(follower, gathered, event);
     take_legs(gathered, leaf, Layer::Booked, &event.postings)?;
     take_legs(gathered, leaf, Layer::Reserved, &event.pending)?;

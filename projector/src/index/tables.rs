@@ -1,6 +1,7 @@
 //! What the index keeps, table by table, and the stamp that says how far it is.
 
 use super::IndexError;
+use super::activity::{DAYS, JOBS, WORD_NUMBERS, WORDS};
 use protocol::asset::Asset;
 use protocol::codec;
 use protocol::event::EventBody;
@@ -61,7 +62,7 @@ impl Head {
 
 /// The form of everything above; another one means another index.
 fn schema() -> String {
-    format!("counterfoil books 1: {}", EventBody::KINDS.join(" "))
+    format!("counterfoil books 2: {}", EventBody::KINDS.join(" "))
 }
 
 /// Makes the tables of a new file, or reads the stamp of one that is there.
@@ -106,6 +107,10 @@ fn create(db: &Database) -> Result<(), IndexError> {
     write.open_table(HOLDS)?;
     write.open_table(HOLD_MARKS)?;
     write.open_table(GRANTS)?;
+    write.open_table(WORDS)?;
+    write.open_table(WORD_NUMBERS)?;
+    write.open_table(JOBS)?;
+    write.open_table(DAYS)?;
     write.commit()?;
     Ok(())
 }

@@ -27,7 +27,10 @@ const ROOMS: &[Room] = &[
     Room { name: "simulator", may_use: &["journal", "ledger", "protocol"] },
     Room { name: "contracts", may_use: &["journal", "ledger", "protocol"] },
     Room { name: "projector", may_use: &["journal", "ledger", "protocol"] },
-    Room { name: "bench", may_use: &["dispatcher", "journal", "kernels", "ledger", "protocol"] },
+    Room {
+        name: "bench",
+        may_use: &["auditor", "dispatcher", "journal", "kernels", "ledger", "projector", "protocol"],
+    },
     Room { name: "dispatcher", may_use: &["journal", "kernels", "ledger", "projector", "protocol"] },
     Room { name: "pages", may_use: &["dispatcher", "journal", "ledger", "projector", "protocol"] },
 ];
