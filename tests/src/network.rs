@@ -92,7 +92,18 @@ pub fn command() -> Command {
 impl Network {
     /// Starts and waits until everything answers.
     pub fn up(options: NetworkOptions<'_>) -> Network {
+        Network::start(command(), options)
+    }
+
+    /// The same, and everything that it and its children write to stderr, at this level, goes to a file.
+    pub fn up_logged(options: NetworkOptions<'_>, level: &str, log: &Path) -> Network {
         let mut command = command();
+        let file = std::fs::File::create(log).expect("the log's file can be made");
+        command.env("COUNTERFOIL_LOG", level).stderr(file);
+        Network::start(command, options)
+    }
+
+    fn start(mut command: Command, options: NetworkOptions<'_>) -> Network {
         command.args(["--json", "up", "--port", "0", "--data"]).arg(options.data);
         if !options.story {
             command.arg("--no-story");
