@@ -5,10 +5,15 @@
 
 #![forbid(unsafe_code)]
 
+pub mod chaos;
 pub mod check;
+pub mod cluster;
 pub mod faults;
+pub mod hostile;
+pub mod load;
 pub mod network;
 pub mod operator;
+pub mod raw;
 pub mod roles;
 
 pub use network::{Network, NetworkOptions};

@@ -92,12 +92,23 @@ pub fn command() -> Command {
 impl Network {
     /// Starts and waits until everything answers.
     pub fn up(options: NetworkOptions<'_>) -> Network {
-        Network::up_at(options, 0)
+        Network::start(command(), options, 0)
     }
 
     /// The same with the gateway at a port: a browser finds it again after a restart.
     pub fn up_at(options: NetworkOptions<'_>, port: u16) -> Network {
+        Network::start(command(), options, port)
+    }
+
+    /// The same, and everything that it and its children write to stderr, at this level, goes to a file.
+    pub fn up_logged(options: NetworkOptions<'_>, level: &str, log: &Path) -> Network {
         let mut command = command();
+        let file = std::fs::File::create(log).expect("the log's file can be made");
+        command.env("COUNTERFOIL_LOG", level).stderr(file);
+        Network::start(command, options, 0)
+    }
+
+    fn start(mut command: Command, options: NetworkOptions<'_>, port: u16) -> Network {
         command.args(["--json", "up", "--port", &port.to_string(), "--data"]).arg(options.data);
         if !options.story {
             command.arg("--no-story");

@@ -34,6 +34,11 @@ impl Broker {
         Broker { server: Some(server), runtime }
     }
 
+    /// Its process number now: it is started again when it ends.
+    pub fn pid(&self) -> u32 {
+        self.server.as_ref().and_then(NatsServer::pid).expect("it runs")
+    }
+
     /// Where it listens.
     pub fn url(&self) -> String {
         self.server.as_ref().expect("it runs").url()
