@@ -354,4 +354,5 @@ const last = conversations.all().find((one) => one.id === sessionStorage.getItem
 if (last) conversation = last;
 show();
 box.focus();
+globalThis.counterfoilReadyMs = performance.now();
 document.documentElement.dataset.ready = "true";
