@@ -234,6 +234,7 @@ async function submit(event) {
   const body = request(question);
   const turn = { question, answer: "", model: model.value };
   conversation.turns.push(turn);
+  remember();
   box.value = "";
   grow();
   const view = add(turn);
@@ -314,10 +315,13 @@ function list() {
   at("list").replaceChildren(...items);
 }
 
+/** A reload of this tab opens the same conversation. */
+function remember() { sessionStorage.setItem("counterfoil.open", conversation.id); }
+
 function choose(one) {
   if (running) return;
   conversation = one;
-  sessionStorage.setItem("counterfoil.open", one.id);
+  remember();
   convs.classList.remove("shown");
   at("conversations").setAttribute("aria-expanded", "false");
   show();
@@ -354,4 +358,5 @@ const last = conversations.all().find((one) => one.id === sessionStorage.getItem
 if (last) conversation = last;
 show();
 box.focus();
+globalThis.counterfoilReadyMs = performance.now();
 document.documentElement.dataset.ready = "true";

@@ -75,7 +75,7 @@ function table(lines) {
   const [head, ...rest] = rows.map(cells);
   const row = (name, texts) => element("tr", {}, ...texts.map((text) => element(name, {}, ...inline(text))));
   const drawn = element("table", {}, element("thead", {}, row("th", head ?? [])), element("tbody", {}, ...rest.map((texts) => row("td", texts))));
-  return element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Table in the answer" }, drawn);
+  return element("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": "Table in the answer" }, drawn);
 }
 
 /** One block as an element. */
@@ -85,7 +85,7 @@ export function drawn(block) {
     case "code": {
       const inside = block.lines.slice(1, block.closed ? -1 : undefined).join("\n");
       const label = block.language ? `Code, ${block.language}` : "Code";
-      return element("pre", { tabindex: "0", role: "region", "aria-label": label, dir: "ltr" }, element("code", {}, inside));
+      return element("pre", { tabindex: "0", role: "group", "aria-label": label, dir: "ltr" }, element("code", {}, inside));
     }
     case "heading": {
       const [, marks, words] = /^(#{1,6}) (.*)$/.exec(text);

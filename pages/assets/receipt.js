@@ -96,14 +96,15 @@ export async function openReceipt(drawer, job, opener, onClose) {
   const head = element("div", { class: "row" }, number, close);
   const title = element("h2", { id: "receipt-title" }, "Receipt for this answer");
   const body = element("div", { class: "col" }, element("p", { class: "q" }, "Reading the receipt"));
+  const onKey = (event) => { if (event.key === "Escape") shut(); };
   const shut = () => {
     drawer.hidden = true;
-    drawer.onkeydown = null;
+    removeEventListener("keydown", onKey);
     onClose();
     opener?.focus();
   };
   close.addEventListener("click", shut);
-  drawer.onkeydown = (event) => { if (event.key === "Escape") shut(); };
+  addEventListener("keydown", onKey);
   drawer.replaceChildren(head, title, body);
   drawer.hidden = false;
   drawer.focus();

@@ -136,5 +136,5 @@ pub(crate) fn state(state: State, word: &str) -> Markup {
 
 /// A table in a box of its own that scrolls sideways; by keyboard too.
 pub(crate) fn scroll(label: &str, table: Markup) -> Markup {
-    html! { div.scroll tabindex="0" role="region" aria-label=(label) { (table) } }
+    html! { div.scroll tabindex="0" role="region" aria-label={ "Table: " (label) } { (table) } }
 }

@@ -52,7 +52,7 @@ fn people_ask_pay_and_check() {
     let dir = tempfile::tempdir().expect("a directory");
     let network = Network::up(NetworkOptions { data: &dir.path().join("data"), story: false });
     if let Some(command) = script("pages.mjs", &network) {
-        run(command, 17);
+        run(command, 18);
     }
 }
 

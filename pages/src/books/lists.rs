@@ -119,7 +119,7 @@ pub(crate) fn statement_table(lines: &[StatementLine]) -> Markup {
         } @else {
             (scroll("Booked lines", html! {
                 table {
-                    caption { "Newest first, at most " (LINES_MAX) " lines; plus is more for the owner" }
+                    caption { "Newest first; plus is more for the owner" }
                     thead { tr {
                         th scope="col" { "Entry" } th scope="col" { "When" } th scope="col" { "What" }
                         th.n scope="col" { "Amount" } th.n.lo scope="col" { "Balance" } th scope="col" { "Asset" }
