@@ -171,7 +171,7 @@ pub fn sign_with(key: &KeyPair, receipt: &Receipt) -> Vec<u8> {
 /// A frame of one token each.
 pub fn frame(seq: u64, id: u32) -> ResultMessage {
     let chain = Hash32([seq as u8 + 1; 32]);
-    ResultMessage::Frame(Frame { seq, ids: vec![id], text: String::new(), chain })
+    ResultMessage::Frame(Frame { seq, ids: vec![id], text: String::new(), chain, logprobs: Vec::new() })
 }
 
 /// Connects with a JWT and the key that should stand behind it.

@@ -163,7 +163,7 @@ impl ZeroWorker {
             }
             sent += count;
             let ids = vec![self.token; count as usize];
-            let frame = Frame { seq, ids, text: String::new(), chain: chain(sent) };
+            let frame = Frame { seq, ids, text: String::new(), chain: chain(sent), logprobs: Vec::new() };
             if matches!(manner, Manner::Paced(_)) {
                 self.stamps.note(&job);
             }

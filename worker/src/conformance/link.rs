@@ -7,7 +7,7 @@ use crypto_box::aead::OsRng;
 use futures::StreamExt;
 use protocol::id::{Hash32, JobId};
 use protocol::job_message::{
-    Cancel, Frame, JOB_PROTOCOL, JobBody, JobOffer, ResultMessage, cancel_subject, offer_subject,
+    Cancel, Frame, JOB_PROTOCOL, JobBody, JobControls, JobOffer, ResultMessage, cancel_subject, offer_subject,
 };
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -102,6 +102,7 @@ impl Link {
             seed: None,
             sampling_key: Hash32(random()),
             stop: Vec::new(),
+            controls: JobControls::default(),
             salt: Hash32(random()),
         };
         let offer = JobOffer {
