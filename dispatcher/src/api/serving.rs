@@ -475,13 +475,10 @@ fn stream(form: Box<dyn Form>, gathering: Gathering) -> Response {
 }
 
 async fn next_frame(form: &mut dyn Form, gathering: &mut Gathering) -> (Bytes, Phase) {
-    let silence = tokio::time::sleep(Duration::from_millis(KEEP_ALIVE_MS));
-    tokio::pin!(silence);
+    let until = tokio::time::Instant::now() + Duration::from_millis(KEEP_ALIVE_MS);
     loop {
-        let event = tokio::select! {
-            biased;
-            event = gathering.events.next() => event,
-            () = &mut silence => return (Bytes::from_static(answer::KEEP_ALIVE), Phase::Texts),
+        let Ok(event) = tokio::time::timeout_at(until, gathering.events.next()).await else {
+            return (Bytes::from_static(answer::KEEP_ALIVE), Phase::Texts);
         };
         let (at, event) = match event {
             Some((at, Some(event))) => (at, event),
