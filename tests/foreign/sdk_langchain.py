@@ -7,20 +7,20 @@ import sys
 
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 
 class City(BaseModel):
     """A city."""
 
     capital: bool
-    people: int
+    large: bool
 
 
 @tool
-def weather(city: str = Field(max_length=12)) -> str:
-    """The weather in a city."""
-    return f"Sunny in {city}."
+def weather(metric: bool) -> str:
+    """The weather in Paris."""
+    return f"Sunny, metric: {metric}."
 
 
 def main(base_url: str, key: str, model: str) -> int:

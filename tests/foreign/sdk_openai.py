@@ -23,7 +23,7 @@ WEATHER = {
 
 class City(BaseModel):
     capital: bool
-    people: int
+    large: bool
 
 
 def controls(client: openai.OpenAI, model: str) -> None:
