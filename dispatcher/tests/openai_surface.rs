@@ -448,3 +448,41 @@ async fn a_closed_account_is_shredded() {
     assert_eq!(scene.customer.get("/v1/balance").await.status, 401);
     scene.gateway.shutdown().await;
 }
+
+/// Complaint D: counts come from the model's own tokenizer, whatever the script of the text; nothing is guessed from bytes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn complaint_d_code_and_other_scripts_are_counted_by_the_tokenizer() {
+    let scene = scene().await;
+    let mut before = 0;
+    for text in ["你好，世界。こんにちは", "fn main() { println!(\"{:?}\", vec![0u8; 4]); }", "🦀🦀"]
+    {
+        scene.worker.then(Script::Say(text));
+        let answer = scene.customer.chat(json!({})).await.json();
+        assert_eq!(answer["choices"][0]["message"]["content"], text);
+        let expected = network::SERVED.tokenizer.encode(text).len() as u64;
+        assert_eq!(answer["usage"]["completion_tokens"], expected.min(32), "{text}");
+        let spent = scene.spent().await;
+        let total = i128::from(answer["usage"]["total_tokens"].as_u64().unwrap());
+        assert_eq!(spent - before, total * PRICE, "{text}");
+        before = spent;
+    }
+    scene.gateway.shutdown().await;
+}
+
+/// Complaint L: whatever is refused has a number to ask about, and says whether and when to come again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn complaint_l_every_refusal_has_a_number_and_says_when_to_come_again() {
+    let network = Network::start().await;
+    let gateway = network.gateway().await;
+    let customer = Customer::open(gateway.local_addr(), CREDIT).await;
+    let nobody = customer.chat(json!({})).await;
+    assert_eq!((nobody.status, nobody.header("retry-after")), (503, Some("2")));
+    let poor = Customer::open(gateway.local_addr(), 0).await;
+    let broke = poor.chat(json!({})).await;
+    assert_eq!((broke.status, broke.header("x-should-retry")), (402, Some("false")));
+    for answer in [nobody, broke, customer.get("/v1/no").await, customer.chat(json!({ "n": 0 })).await] {
+        assert!(answer.header("x-request-id").is_some_and(|id| id.starts_with("req_")), "{}", answer.status);
+        assert!(answer.header("openai-processing-ms").is_some());
+    }
+    gateway.shutdown().await;
+}
