@@ -28,6 +28,7 @@ pub mod serving;
 pub mod sessions;
 pub mod sse;
 pub mod tools;
+pub mod unserved;
 pub mod usage;
 pub mod withdrawals;
 pub mod x402;

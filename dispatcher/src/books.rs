@@ -197,16 +197,17 @@ impl Books {
         if !self.data_dir.join(ARCHIVE_FOLDER).is_dir() {
             return Err(BooksError::NotHere);
         }
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let open = match &mut *open {
+        let mut kept = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        // Taken out: books that could not follow are opened anew by the next question.
+        let mut open = match kept.take() {
             Some(open) => open,
-            none => none.insert(Open { index: self.index(last_commit)?, fold: Fold::default() }),
+            None => Open { index: self.index(last_commit)?, fold: Fold::default() },
         };
         open.index.follow(self.commits(open.index.next_commit(), last_commit)?)?;
         for commit in self.commits(open.fold.next_commit(), last_commit)? {
             open.fold.take(&commit.map_err(BooksError::Archive)?);
         }
-        answer(open)
+        answer(kept.insert(open))
     }
 
     fn index(&self, last_commit: u64) -> Result<Index, BooksError> {

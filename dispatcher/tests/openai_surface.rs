@@ -369,3 +369,120 @@ async fn a_key_does_what_it_was_made_for_and_no_more() {
     eventually("the key has expired", || async { short.get("/v1/balance").await.status == 401 }).await;
     scene.gateway.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_direct_job_runs_without_its_client() {
+    let scene = scene().await;
+    scene.worker.then(Script::Slowly("one two three", 50));
+    let ask = json!({ "model": network::MODEL, "prompt": "Once", "max_tokens": 8 });
+    let submitted = scene.post("/v1/jobs", ask).await;
+    assert_eq!(submitted.status, 202, "{}", submitted.text());
+    let job = submitted.json()["jobs"][0]["job"].as_str().unwrap().to_owned();
+    let path = format!("/v1/jobs/{job}/answer");
+    let early = scene.customer.get(&path).await;
+    assert_eq!((early.status, &early.json()["error"]["code"]), (409, &json!("job_running")));
+    eventually("the job has ended", || async { scene.network.open_jobs().await == 0 }).await;
+    let answer = scene.customer.get(&path).await.json();
+    assert_eq!(answer["text"], "one two three");
+    let total = i128::from(answer["usage"]["total_tokens"].as_u64().unwrap());
+    assert_eq!(scene.spent().await, total * PRICE);
+    let stranger = Customer::open(scene.customer.address, 0).await;
+    assert_eq!(stranger.get(&path).await.status, 404, "another's job is no job");
+    scene.gateway.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_no_node_serves_says_so() {
+    let scene = scene().await;
+    let check = |answer: http::Answer, status: u16, code: &str| {
+        assert_eq!(
+            (answer.status, answer.json()["error"]["code"].as_str()),
+            (status, Some(code)),
+            "{}",
+            answer.text()
+        );
+        answer
+    };
+    let embed = json!({ "model": network::MODEL, "input": ["a", "b"], "encoding_format": "base64" });
+    let refused = check(scene.post("/v1/embeddings", embed).await, 503, "no_node_available");
+    assert_eq!(refused.header("x-should-retry"), Some("false"));
+    check(
+        scene.post("/v1/embeddings", json!({ "model": network::MODEL, "input": [] })).await,
+        400,
+        "invalid_value",
+    );
+    check(scene.post("/v1/embeddings", json!({ "model": "no", "input": "a" })).await, 404, "model_not_found");
+    let image = json!({ "model": network::MODEL, "prompt": "a cat" });
+    check(scene.post("/v1/images/generations", image).await, 400, "model_not_suitable");
+    scene.gateway.shutdown().await;
+}
+
+/// Balance and jobs as they change, from committed state.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_tell_a_job_and_what_it_left() {
+    let scene = scene().await;
+    let (address, key) = (scene.customer.address, scene.customer.key.as_str());
+    let mut events = http::send(address, "GET", "/v1/events", Some(key), &[], b"").await;
+    http::read_until(&mut events, "event: balance").await;
+    scene.worker.then(Script::Slowly("one two three four", 150));
+    let (answer, seen) =
+        tokio::join!(scene.customer.chat(json!({})), http::read_until(&mut events, "\"captured\""));
+    assert_eq!(answer.status, 200);
+    let job = job_of(&answer).to_string();
+    let (running, captured) = (seen.find("\"running\""), seen.find("\"captured\""));
+    assert!(seen.contains(&job) && running.is_some() && running < captured, "{seen}");
+    drop(events);
+    scene.gateway.shutdown().await;
+}
+
+/// An account that is closed: its keys work no more, and what it asked and got cannot be opened again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_closed_account_is_shredded() {
+    let scene = scene().await;
+    assert_eq!(scene.customer.chat(json!({})).await.status, 200);
+    let wrong = scene.post("/v1/accounts/close", json!({ "account": "acct_0" })).await;
+    assert_eq!((wrong.status, &wrong.json()["error"]["param"]), (400, &json!("account")));
+    let closed = scene.post("/v1/accounts/close", json!({ "account": scene.customer.account })).await;
+    assert_eq!(closed.status, 200, "{}", closed.text());
+    assert_eq!(closed.json()["contents_shredded"], true);
+    assert_eq!(scene.customer.get("/v1/balance").await.status, 401);
+    scene.gateway.shutdown().await;
+}
+
+/// Complaint D: counts come from the model's own tokenizer, whatever the script of the text; nothing is guessed from bytes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn complaint_d_code_and_other_scripts_are_counted_by_the_tokenizer() {
+    let scene = scene().await;
+    let mut before = 0;
+    for text in ["你好，世界。こんにちは", "fn main() { println!(\"{:?}\", vec![0u8; 4]); }", "🦀🦀"]
+    {
+        scene.worker.then(Script::Say(text));
+        let answer = scene.customer.chat(json!({})).await.json();
+        assert_eq!(answer["choices"][0]["message"]["content"], text);
+        let expected = network::SERVED.tokenizer.encode(text).len() as u64;
+        assert_eq!(answer["usage"]["completion_tokens"], expected.min(32), "{text}");
+        let spent = scene.spent().await;
+        let total = i128::from(answer["usage"]["total_tokens"].as_u64().unwrap());
+        assert_eq!(spent - before, total * PRICE, "{text}");
+        before = spent;
+    }
+    scene.gateway.shutdown().await;
+}
+
+/// Complaint L: whatever is refused has a number to ask about, and says whether and when to come again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn complaint_l_every_refusal_has_a_number_and_says_when_to_come_again() {
+    let network = Network::start().await;
+    let gateway = network.gateway().await;
+    let customer = Customer::open(gateway.local_addr(), CREDIT).await;
+    let nobody = customer.chat(json!({})).await;
+    assert_eq!((nobody.status, nobody.header("retry-after")), (503, Some("2")));
+    let poor = Customer::open(gateway.local_addr(), 0).await;
+    let broke = poor.chat(json!({})).await;
+    assert_eq!((broke.status, broke.header("x-should-retry")), (402, Some("false")));
+    for answer in [nobody, broke, customer.get("/v1/no").await, customer.chat(json!({ "n": 0 })).await] {
+        assert!(answer.header("x-request-id").is_some_and(|id| id.starts_with("req_")), "{}", answer.status);
+        assert!(answer.header("openai-processing-ms").is_some());
+    }
+    gateway.shutdown().await;
+}

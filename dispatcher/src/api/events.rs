@@ -60,11 +60,13 @@ impl Watch {
             if !frames.is_empty() {
                 return Some(Bytes::from(frames));
             }
-            let silence = tokio::time::sleep(Duration::from_millis(KEEP_ALIVE_MS));
+            let silence = Duration::from_millis(KEEP_ALIVE_MS);
             tokio::select! {
                 () = until_raised(&mut stopping) => return None,
-                changed = position.changed() => changed.ok()?,
-                () = silence => return Some(Bytes::from_static(super::answer::KEEP_ALIVE)),
+                changed = tokio::time::timeout(silence, position.changed()) => match changed {
+                    Ok(changed) => changed.ok()?,
+                    Err(_) => return Some(Bytes::from_static(super::answer::KEEP_ALIVE)),
+                },
             }
             let pause = Duration::from_millis(LOOK_MS_MIN);
             let _ = tokio::time::timeout(pause, until_raised(&mut stopping)).await;

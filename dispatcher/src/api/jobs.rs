@@ -1,14 +1,18 @@
-//! `GET /v1/jobs/{job}` for its owner, `GET /v1/receipts/{job}` for anybody: commitments only, no prompt, no answer.
+//! `POST /v1/jobs`, `GET /v1/jobs/{job}` and its answer for its owner, `GET /v1/receipts/{job}` for anybody: commitments only, no prompt, no answer.
 
+use super::answer::Usage;
 use super::auth;
-use super::error::ApiError;
+use super::body;
+use super::error::{ApiError, Retry};
+use super::once::{self, Once};
 use super::refusals::{self, money};
-use crate::access::keys::JOB_SCOPES;
+use super::{quote, replay, serving};
+use crate::access::keys::{JOB_SCOPES, Scope};
 use crate::gateway::Shared;
 use axum::Json;
-use axum::extract::{Path, State};
-use axum::http::HeaderMap;
-use ledger::query::{self, JobView};
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, StatusCode};
+use ledger::query::{self, JobStatus, JobView};
 use protocol::asset::Asset;
 use protocol::id::JobId;
 use protocol::receipt::SignedReceipt;
@@ -85,6 +89,65 @@ pub(crate) async fn job(
         "attempts": attempts,
         "delivered_output_tokens": delivered,
         "charge": charge,
+    })))
+}
+
+/// `POST /v1/jobs`: the body of a chat, a completion or a response; its jobs run without their client.
+pub(crate) async fn submit(
+    State(shared): State<Arc<Shared>>,
+    request: Request,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let caller = auth::caller(&shared, request.headers(), Scope::Inference)?;
+    let (key, is_retry) = (once::key_of(request.headers())?, once::is_retry(request.headers()));
+    let bytes = body::read(request, body::CHAT_BYTES_MAX).await?;
+    let order = quote::parse(&bytes)?;
+    let once = Once { key, request: once::request_hash("/v1/jobs", &bytes), is_retry };
+    let submitted = serving::submit(Arc::clone(&shared), caller, order, once).await?;
+    let jobs: Vec<Value> = submitted
+        .jobs
+        .iter()
+        .map(|job| json!({ "job": job, "status_url": format!("/v1/jobs/{job}"), "answer_url": format!("/v1/jobs/{job}/answer") }))
+        .collect();
+    let body = json!({ "jobs": jobs, "projected_cost": submitted.projected });
+    Ok((StatusCode::ACCEPTED, Json(body)))
+}
+
+/// `GET /v1/jobs/{job}/answer`: what a charged job of this account answered, opened from its sealed contents.
+pub(crate) async fn answer(
+    State(shared): State<Arc<Shared>>,
+    Path(job): Path<String>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, ApiError> {
+    let account = auth::caller(&shared, &headers, Scope::Inference)?.account;
+    let (view, asset) = view(&shared, job_id(&job)?).await?.ok_or_else(unknown)?;
+    if view.account != account {
+        return Err(unknown());
+    }
+    let charge = match (view.status, view.charge) {
+        (JobStatus::Captured, Some(charge)) => charge,
+        (JobStatus::Running, _) => {
+            let text = "The job still runs; GET /v1/events tells when it has ended.";
+            return Err(ApiError {
+                retry: Retry::AfterSeconds(1),
+                ..ApiError::conflict("job_running", text)
+            });
+        }
+        _ => {
+            return Err(ApiError::not_found(
+                "no_answer",
+                "The job ended without an answer; nothing was charged.",
+            ));
+        }
+    };
+    let told = replay::told(&shared, account, &view.model, view.job, &charge)?;
+    Ok(Json(json!({
+        "job": view.job,
+        "model": view.model,
+        "text": told.spoken.text,
+        "finish_reason": told.reason,
+        "usage": Usage { input: charge.input_units, output: charge.output_units }.json(),
+        "cost": money(charge.cost, &asset),
+        "receipt": charge.receipt,
     })))
 }
 

@@ -11,7 +11,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use ledger::query;
 use protocol::asset::Asset;
-use protocol::rate::{ModelRate, RateCard};
+use protocol::rate::{ModelRate, RateCard, Unit};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -24,8 +24,37 @@ pub(crate) async fn in_force(shared: &Shared) -> Result<Option<(RateCard, Vec<As
     read.await.map_err(|error| refusals::api_error(shared, error, None))
 }
 
+/// What can be asked of a language model beside its prompt; of an attested one, as far as its server does it.
+const CONTROLS: &[&str] = &[
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "logit_bias",
+    "seed",
+    "stop",
+    "n",
+    "logprobs",
+    "tools",
+    "response_format",
+    "max_tokens",
+];
+
+/// The calls that a model of this unit is for.
+fn calls(rate: &ModelRate) -> &'static [&'static str] {
+    match rate.unit {
+        Unit::Token => &["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/jobs"],
+        Unit::Image => &["/v1/images/generations"],
+        Unit::Second | Unit::Request => &[],
+    }
+}
+
 fn describe(shared: &Shared, card: &RateCard, rate: &ModelRate, assets: &[Asset]) -> Option<Value> {
     let asset = assets.get(rate.asset.0 as usize)?;
+    let served = shared.models.get(&rate.model);
     Some(json!({
         "id": rate.model,
         "object": "model",
@@ -43,7 +72,11 @@ fn describe(shared: &Shared, card: &RateCard, rate: &ModelRate, assets: &[Asset]
             "proof_class": rate.proof_class,
             "operator_share_ppm": rate.operator_share_ppm,
             "rate_card_version": card.version,
-            "is_served_here": shared.models.contains_key(&rate.model),
+            "is_served_here": served.is_some(),
+            "calls": calls(rate),
+            "controls": CONTROLS,
+            "has_tools_in_template": served.is_some_and(|model| model.template.tool_format().is_some()),
+            "vocabulary_tokens": served.map(|model| model.tokenizer.vocabulary_size()),
         },
     }))
 }

@@ -53,7 +53,7 @@ pub(crate) async fn create(
 }
 
 /// Which call's body it is, by the field that only that call has.
-fn parse(bytes: &[u8]) -> Result<ChatRequest, ApiError> {
+pub(crate) fn parse(bytes: &[u8]) -> Result<ChatRequest, ApiError> {
     let fields = Fields::parse(bytes)?;
     match (fields.get("input"), fields.get("prompt")) {
         (Some(_), None) => responses::parse(bytes),

@@ -1,6 +1,6 @@
 //! A retried request whose first run was charged: the same answer again, from the sealed contents, without a second charge.
 
-use super::answer::{self, Answer, Head, Usage};
+use super::answer::{self, Head, Usage};
 use super::error::ApiError;
 use super::refusals;
 use super::request::ChatRequest;
@@ -35,7 +35,9 @@ pub(crate) async fn answer(
         cost = Amount(cost.0 + charge.cost.0);
         receipts.push(charge.receipt.to_string());
         asset = Some(priced_in);
-        answers.push(one(shared, account, order, Again { at: at as u32, job: *job, charge })?);
+        let told = told(shared, account, &order.model, *job, &charge)?;
+        let format = model.template.tool_format();
+        answers.push(read_answer(order, format, Told { index: at as u32, ..told }));
     }
     let Some(first) = jobs.first() else { return Err(gone()) };
     let mut headers = HeaderMap::new();
@@ -74,26 +76,24 @@ pub(crate) async fn answer(
     Ok((headers, event_stream(Body::from(frames))).into_response())
 }
 
-/// A charged choice.
-struct Again {
-    at: u32,
+/// What a charged job said, from its sealed contents.
+pub(crate) fn told(
+    shared: &Shared,
+    account: AccountId,
+    model: &str,
     job: JobId,
-    charge: ChargeView,
-}
-
-fn one(shared: &Shared, account: AccountId, order: &ChatRequest, again: Again) -> Result<Answer, ApiError> {
-    let contents = shared.store.contents_of(account, &again.job)?.ok_or_else(gone)?;
+    charge: &ChargeView,
+) -> Result<Told, ApiError> {
+    let contents = shared.store.contents_of(account, &job)?.ok_or_else(gone)?;
     let ids = contents.output_ids.ok_or_else(gone)?;
-    let billed = ids.len().min(again.charge.output_units as usize);
-    let (text, stopped) = text_of(shared, &order.model, &ids[..billed], contents.body.stop);
+    let billed = ids.len().min(charge.output_units as usize);
+    let (text, stopped) = text_of(shared, model, &ids[..billed], contents.body.stop);
     let reason = match contents.finish {
         _ if stopped => "stop",
         Some(Finish::Stop) if billed == ids.len() => "stop",
         _ => "length",
     };
-    let format = shared.models.get(&order.model).and_then(|model| model.template.tool_format());
-    let spoken = Spoken { text, logprobs: Vec::new() };
-    Ok(read_answer(order, format, Told { index: again.at, job: again.job, spoken, reason }))
+    Ok(Told { index: 0, job, spoken: Spoken { text, logprobs: Vec::new() }, reason })
 }
 
 async fn charge(shared: &Shared, job: JobId) -> Result<(ChargeView, Asset), ApiError> {

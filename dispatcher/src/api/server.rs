@@ -3,7 +3,7 @@
 use super::error::ApiError;
 use super::{
     accounts, admin, audit, balance, chat, completions, earnings, events, jobs, log, models, nodes, people,
-    quote, responses, sessions, usage, withdrawals,
+    quote, responses, sessions, unserved, usage, withdrawals,
 };
 use crate::access::random_16;
 use crate::desk::{Desk, Pages};
@@ -149,6 +149,8 @@ fn api() -> Router<Arc<Shared>> {
         .route("/v1/chat/completions", post(chat::create))
         .route("/v1/completions", post(completions::create))
         .route("/v1/responses", post(responses::create))
+        .route("/v1/embeddings", post(unserved::embeddings))
+        .route("/v1/images/generations", post(unserved::images))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{model}", get(models::one))
         .route("/v1/quote", post(quote::create))
@@ -163,7 +165,9 @@ fn api() -> Router<Arc<Shared>> {
         .route("/v1/money", get(usage::everywhere))
         .route("/v1/statements", get(usage::statements))
         .route("/v1/usage", get(usage::usage))
+        .route("/v1/jobs", post(jobs::submit))
         .route("/v1/jobs/{job}", get(jobs::job))
+        .route("/v1/jobs/{job}/answer", get(jobs::answer))
         .route("/v1/receipts/{job}", get(jobs::receipt))
         .route("/v1/sessions/nonce", post(sessions::nonce))
         .route("/v1/authorisations/typed-data", get(sessions::typed_data))

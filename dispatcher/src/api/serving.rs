@@ -70,29 +70,16 @@ pub(crate) async fn serve(
     order: ChatRequest,
     once: Once,
 ) -> Result<Response, ApiError> {
-    caller.may_use(&order.model)?;
-    let model = shared.models.get(&order.model).ok_or_else(|| ApiError::model_not_found(&order.model))?;
-    let mut running = Vec::new();
-    for _ in 0..order.choices() {
-        running.push(RunningGuard::new(&shared, JobId(random_16()?)));
-    }
-    let jobs: Vec<JobId> = running.iter().map(RunningGuard::job).collect();
-    if let Some(done) = once::turn(&shared, caller.account, &once, &jobs).await? {
-        return replay::answer(&shared, caller.account, &done, &order).await;
-    }
-    let prompts = admission::tokenise_all(model, &order)?;
-    let quotes = admission::quote_all(&shared, caller.account, &order, &prompts).await?;
-    let available = quotes.first().map_or(Amount::ZERO, |quote| quote.available);
-    let projected: Amount = quotes.iter().map(|quote| quote.projected).sum();
-    if let Some(quote) = quotes.first().filter(|_| projected > available) {
-        return Err(refusals::insufficient(&shared, quote, projected));
-    }
     let order = Arc::new(order);
-    let mut opening = Opening { shared: Arc::clone(&shared), caller, order: Arc::clone(&order) };
-    let choices = opening.open_all(running, quotes, prompts).await?;
+    let started = match start(&shared, &caller, &order, once).await? {
+        Start::Answered(done) => return replay::answer(&shared, caller.account, &done, &order).await,
+        Start::Running(started) => started,
+    };
+    let model = shared.models.get(&order.model).ok_or_else(|| ApiError::model_not_found(&order.model))?;
+    let Started { choices, projected, available } = started;
     let mut headers = headers(&shared, &choices, projected);
     let head = Head {
-        job: jobs[0],
+        job: choices[0].opened.job,
         model: order.model.clone(),
         created_s: now_us() / 1_000_000,
         include_usage: order.include_usage,
@@ -121,6 +108,86 @@ pub(crate) async fn serve(
     Ok((headers, axum::Json(whole.written(form))).into_response())
 }
 
+/// What became of a request that was understood.
+enum Start {
+    /// These jobs have answered it before.
+    Answered(Vec<JobId>),
+    /// Its jobs run.
+    Running(Started),
+}
+
+/// A request whose jobs run.
+struct Started {
+    choices: Vec<Choice>,
+    /// Worst case of all of them, base units.
+    projected: Amount,
+    /// Spendable before, base units.
+    available: Amount,
+}
+
+/// Finds out whether it was answered before; else counts, prices and admits every choice.
+async fn start(
+    shared: &Arc<Shared>,
+    caller: &Principal,
+    order: &Arc<ChatRequest>,
+    once: Once,
+) -> Result<Start, ApiError> {
+    caller.may_use(&order.model)?;
+    let model = shared.models.get(&order.model).ok_or_else(|| ApiError::model_not_found(&order.model))?;
+    let mut running = Vec::new();
+    for _ in 0..order.choices() {
+        running.push(RunningGuard::new(shared, JobId(random_16()?)));
+    }
+    let jobs: Vec<JobId> = running.iter().map(RunningGuard::job).collect();
+    if let Some(done) = once::turn(shared, caller.account, &once, &jobs).await? {
+        return Ok(Start::Answered(done));
+    }
+    let prompts = admission::tokenise_all(model, order)?;
+    let quotes = admission::quote_all(shared, caller.account, order, &prompts).await?;
+    let available = quotes.first().map_or(Amount::ZERO, |quote| quote.available);
+    let projected: Amount = quotes.iter().map(|quote| quote.projected).sum();
+    if let Some(quote) = quotes.first().filter(|_| projected > available) {
+        return Err(refusals::insufficient(shared, quote, projected));
+    }
+    let opening = Opening { shared: Arc::clone(shared), caller: caller.clone(), order: Arc::clone(order) };
+    let choices = opening.open_all(running, quotes, prompts).await?;
+    if choices.is_empty() {
+        return Err(ApiError::internal("The request has no prompt."));
+    }
+    Ok(Start::Running(Started { choices, projected, available }))
+}
+
+/// Admits a request and lets it run without its client: the jobs, and what they may cost at most. What came of them is asked
+/// for by their ids.
+pub(crate) async fn submit(
+    shared: Arc<Shared>,
+    caller: Principal,
+    mut order: ChatRequest,
+    once: Once,
+) -> Result<Submitted, ApiError> {
+    // Nobody reads along: an answer is delivered when it lies there whole.
+    order.stream = false;
+    let order = Arc::new(order);
+    let Started { choices, projected, .. } = match start(&shared, &caller, &order, once).await? {
+        Start::Answered(jobs) => return Ok(Submitted { jobs, projected: None }),
+        Start::Running(started) => started,
+    };
+    let jobs = choices.iter().map(|choice| choice.opened.job).collect();
+    let asset = choices[0].opened.quote.asset.clone();
+    for mut choice in choices {
+        // The relay writes into the channel as to a client that takes everything.
+        tokio::spawn(async move { while choice.events.recv().await.is_some() {} });
+    }
+    Ok(Submitted { jobs, projected: Some(refusals::money(projected, &asset)) })
+}
+
+/// Jobs that run without their client.
+pub(crate) struct Submitted {
+    pub jobs: Vec<JobId>,
+    /// `None` when they were submitted before.
+    pub projected: Option<Value>,
+}
+
 /// What opening a choice takes.
 struct Opening {
     shared: Arc<Shared>,
@@ -146,7 +213,7 @@ struct Choice {
 impl Opening {
     /// Admits every choice, in order. When one is refused, those before it end undelivered and uncharged.
     async fn open_all(
-        &mut self,
+        &self,
         running: Vec<RunningGuard>,
         quotes: Vec<Quote>,
         prompts: Vec<Vec<u32>>,
@@ -409,13 +476,10 @@ fn stream(form: Box<dyn Form>, gathering: Gathering) -> Response {
 }
 
 async fn next_frame(form: &mut dyn Form, gathering: &mut Gathering) -> (Bytes, Phase) {
-    let silence = tokio::time::sleep(Duration::from_millis(KEEP_ALIVE_MS));
-    tokio::pin!(silence);
+    let until = tokio::time::Instant::now() + Duration::from_millis(KEEP_ALIVE_MS);
     loop {
-        let event = tokio::select! {
-            biased;
-            event = gathering.events.next() => event,
-            () = &mut silence => return (Bytes::from_static(answer::KEEP_ALIVE), Phase::Texts),
+        let Ok(event) = tokio::time::timeout_at(until, gathering.events.next()).await else {
+            return (Bytes::from_static(answer::KEEP_ALIVE), Phase::Texts);
         };
         let (at, event) = match event {
             Some((at, Some(event))) => (at, event),
