@@ -572,7 +572,11 @@ async fn start_gateway(ground: &mut Ground, log: &Log, models: Vec<ServedModel>)
         lane: "prepaid".to_owned(),
         readings: readings.clone(),
         routing: dispatcher::router::TableOptions::open(),
-        verifier: Some(dispatcher::VerifierOptions { door: rerunner.clone(), share_ppm: VERIFIED_SHARE_PPM }),
+        verifier: Some(dispatcher::VerifierOptions {
+            door: rerunner.clone(),
+            share_ppm: VERIFIED_SHARE_PPM,
+            challenges: dispatcher::Challenges::Newcomers,
+        }),
     };
     let wanted = port.unwrap_or(GATEWAY_PORT);
     if port.is_some() || std::net::TcpListener::bind(address(wanted)).is_ok() {

@@ -13,6 +13,7 @@
 pub mod access;
 mod admission;
 pub mod api;
+mod challenge;
 mod clock;
 pub mod delivery;
 pub mod doors;
@@ -26,6 +27,7 @@ pub mod relay;
 mod roster;
 pub mod router;
 pub mod seal;
+mod standing;
 mod turn;
 mod verifier;
 
@@ -38,4 +40,4 @@ pub use doors::{
 };
 pub use gateway::{Gateway, GatewayError, GatewayOptions, ServedModel};
 pub use job::Delivery;
-pub use verifier::VerifierOptions;
+pub use verifier::{Challenges, VerifierOptions};

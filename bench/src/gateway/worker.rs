@@ -103,6 +103,7 @@ impl ZeroWorker {
                 message = messages.next() => match message {
                     None => return,
                     Some(message) if message.subject.ends_with(".cancel") => self.on_cancel(&message.payload),
+                    Some(message) if message.subject.ends_with(".standing") => {}
                     Some(message) => {
                         let worker = Arc::clone(&self);
                         tokio::spawn(async move { worker.work(&message.payload).await });

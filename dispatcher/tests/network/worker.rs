@@ -52,6 +52,8 @@ pub struct Worker {
     pub operator: OperatorId,
     pub scripts: Arc<Mutex<VecDeque<Script>>>,
     pub cancels: Arc<Mutex<Vec<JobId>>>,
+    /// What it was told of its standing.
+    pub told: Arc<Mutex<Vec<serde_json::Value>>>,
     key: SigningKey,
     sealing_secret: [u8; 32],
     client: Client,
@@ -68,6 +70,22 @@ impl Worker {
 
     /// The same, following a list of scripts that others may follow too.
     pub async fn start_with(
+        owner: &Customer,
+        number: u8,
+        slots: u32,
+        scripts: Arc<Mutex<VecDeque<Script>>>,
+    ) -> Worker {
+        let worker = Worker::join(owner, number, slots, scripts).await;
+        let why = format!("/v1/nodes/{}", worker.node);
+        super::eventually("the node is routed", || async {
+            http::request(owner.address, "GET", &why, None, &[], b"").await.json()["why"][MODEL] == "eligible"
+        })
+        .await;
+        worker
+    }
+
+    /// The same, without waiting until it is routed.
+    pub async fn join(
         owner: &Customer,
         number: u8,
         slots: u32,
@@ -104,6 +122,7 @@ impl Worker {
             operator,
             scripts,
             cancels: Arc::default(),
+            told: Arc::default(),
             key,
             sealing_secret,
             client,
@@ -112,11 +131,6 @@ impl Worker {
             slots,
         };
         worker.serve().await;
-        let why = format!("/v1/nodes/{node}");
-        super::eventually("the node is routed", || async {
-            http::request(owner.address, "GET", &why, None, &[], b"").await.json()["why"][MODEL] == "eligible"
-        })
-        .await;
         worker
     }
 
@@ -135,7 +149,9 @@ impl Worker {
         let worker = self.clone();
         tokio::spawn(async move {
             while let Some(message) = subscription.next().await {
-                if message.subject.ends_with(".cancel") {
+                if message.subject.ends_with(".standing") {
+                    worker.told.lock().unwrap().push(serde_json::from_slice(&message.payload).unwrap());
+                } else if message.subject.ends_with(".cancel") {
                     let cancel: Cancel = serde_json::from_slice(&message.payload).unwrap();
                     if cancel.job == JobId([0; 16]) {
                         continue;
