@@ -631,7 +631,11 @@ async fn start_gateway(ground: &mut Ground, log: &Log, models: Vec<ServedModel>)
         routing: dispatcher::router::TableOptions::open(),
         pages: Some(pages::of_development(ground.model.clone())),
         welcome: Some(pages::welcome()),
-        verifier: Some(dispatcher::VerifierOptions { door: rerunner.clone(), share_ppm: VERIFIED_SHARE_PPM }),
+        verifier: Some(dispatcher::VerifierOptions {
+            door: rerunner.clone(),
+            share_ppm: VERIFIED_SHARE_PPM,
+            challenges: dispatcher::Challenges::Newcomers,
+        }),
     };
     let wanted = port.unwrap_or(GATEWAY_PORT);
     if port.is_some() || std::net::TcpListener::bind(address(wanted)).is_ok() {

@@ -174,7 +174,7 @@ fn charged(job: &Job, receipt: &Receipt, output_ids: Vec<u32>) -> Charged {
         output_ids,
         chain_head: receipt.chain_head,
     };
-    Charged { node: receipt.node, recheck }
+    Charged { node: receipt.node, recheck, is_charged: true }
 }
 
 /// Why a settlement is not known to stand.

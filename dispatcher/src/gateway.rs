@@ -17,12 +17,12 @@ use crate::relay::transcript::Detokenise;
 use crate::relay::{self, Hub};
 use crate::router::{Chosen, Table, TableOptions};
 use crate::turn::Lines;
-use crate::verifier::{self, Charged, Verifier, VerifierOptions};
-use crate::{expiry, roster};
+use crate::verifier::{self, Challenges, Charged, Verifier, VerifierOptions};
+use crate::{challenge, expiry, roster, standing};
 use journal::{LedgerClient, SubmitError};
 use kernels::{ChatTemplate, Tokenizer};
 use ledger::query;
-use protocol::id::{JobId, SealingKey};
+use protocol::id::{JobId, NodeId, SealingKey};
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -171,6 +171,8 @@ pub(crate) struct Shared {
     /// Requests that wait for one.
     pub lines: Lines,
     pub verifier: Option<Verifier>,
+    /// Nodes that are to be challenged.
+    pub newcomers: Option<mpsc::Sender<NodeId>>,
     /// `true` once the gateway stops: answers are cut.
     pub stopping: watch::Sender<bool>,
     /// Held for one choice or report; never across an await.
@@ -206,11 +208,16 @@ impl Gateway {
         let (shared, drawn) = Shared::new(options, company)?;
         let shared = Arc::new(shared);
         let mut tasks = JoinSet::new();
-        if let Some(drawn) = drawn {
-            tasks.spawn(verifier::run(Arc::clone(&shared), drawn));
+        if let Some(charges) = drawn.charges {
+            tasks.spawn(verifier::run(Arc::clone(&shared), charges));
+        }
+        if let Some(newcomers) = drawn.newcomers {
+            tasks.spawn(challenge::run(Arc::clone(&shared), newcomers));
         }
         listen_to_workers(&shared, &mut tasks).await?;
         roster::load(&shared).await?;
+        standing::restore(&shared);
+        tasks.spawn(standing::keep(Arc::clone(&shared)));
         recover(&shared, &mut tasks).await?;
         let writing = Arc::clone(&shared);
         let stopped = shared.stopping.subscribe();
@@ -238,6 +245,7 @@ impl Gateway {
         self.server.shutdown(limit).await;
         self.tasks.abort_all();
         while self.tasks.join_next().await.is_some() {}
+        standing::save(&self.shared);
     }
 }
 
@@ -279,13 +287,19 @@ async fn cancel_abandoned(shared: &Shared) -> Result<usize, GatewayError> {
     Ok(open.len())
 }
 
+/// What the verifier is to look at.
+struct Drawn {
+    charges: Option<mpsc::Receiver<Charged>>,
+    newcomers: Option<mpsc::Receiver<NodeId>>,
+}
+
 impl Shared {
     /// With what the verifier draws, when there is one.
-    fn new(
-        options: GatewayOptions,
-        company: Company,
-    ) -> Result<(Shared, Option<mpsc::Receiver<Charged>>), GatewayError> {
+    fn new(options: GatewayOptions, company: Company) -> Result<(Shared, Drawn), GatewayError> {
         let (verifier, drawn) = options.verifier.map(Verifier::new).unzip();
+        let challenges = verifier.as_ref().is_some_and(|v| v.challenges == Challenges::Newcomers);
+        let (newcomers, waiting) = challenges.then(|| mpsc::channel(challenge::WAITING_MAX)).unzip();
+        let drawn = Drawn { charges: drawn, newcomers: waiting };
         let models = options.models.into_iter().map(|m| (m.model.clone(), m)).collect();
         let shared = Shared {
             store: Store::open(&options.data_dir)?,
@@ -313,6 +327,7 @@ impl Shared {
             slot_freed: Notify::new(),
             lines: Lines::default(),
             verifier,
+            newcomers,
             stopping: watch::Sender::new(false),
             table: Mutex::new(Table::new(options.routing)),
         };

@@ -206,22 +206,23 @@ impl Run<'_> {
         if let Some((tokens, took_us)) = pace.tokens_and_us() {
             shared.table().note_pace(&node, tokens, took_us, now_us());
         }
-        match end {
-            End::Fault(fault) => {
-                self.sent.broke_off(&transcript);
-                Tried::Fault(fault)
-            }
-            End::NoReceipt(cut) => Tried::NoReceipt(cut),
-            End::Answered(answered) => match crate::delivery::judge::open(&answered.receipt, &dispatched) {
+        self.tried_by(end, transcript, &dispatched)
+    }
+
+    fn tried_by(&mut self, end: End, transcript: Transcript, dispatched: &Dispatched) -> Tried {
+        let fault = match end {
+            End::Fault(fault) => fault,
+            End::NoReceipt(cut) => return Tried::NoReceipt(cut),
+            End::Answered(answered) => match delivery::judge::open(&answered.receipt, dispatched) {
                 Ok(receipt) => {
-                    Tried::Answered { answered, receipt: Box::new(receipt), transcript: Box::new(transcript) }
+                    let (receipt, transcript) = (Box::new(receipt), Box::new(transcript));
+                    return Tried::Answered { answered, receipt, transcript };
                 }
-                Err(fault) => {
-                    self.sent.broke_off(&transcript);
-                    Tried::Fault(Fault::ReceiptInvalid(fault.to_string()))
-                }
+                Err(fault) => Fault::ReceiptInvalid(fault.to_string()),
             },
-        }
+        };
+        self.sent.broke_off(&transcript);
+        Tried::Fault(fault)
     }
 
     /// Whether another node may go on. What a client of a stream has can be gone on with only when the answer is the same on

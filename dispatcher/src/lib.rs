@@ -14,6 +14,7 @@ pub mod access;
 mod admission;
 pub mod api;
 mod books;
+mod challenge;
 mod clock;
 pub mod delivery;
 mod desk;
@@ -28,6 +29,7 @@ pub mod relay;
 mod roster;
 pub mod router;
 pub mod seal;
+mod standing;
 mod turn;
 mod verifier;
 
@@ -42,4 +44,4 @@ pub use doors::{
 };
 pub use gateway::{Gateway, GatewayError, GatewayOptions, ServedModel};
 pub use job::Delivery;
-pub use verifier::VerifierOptions;
+pub use verifier::{Challenges, VerifierOptions};

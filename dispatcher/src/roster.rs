@@ -3,14 +3,14 @@
 
 use crate::clock::now_us;
 use crate::gateway::Shared;
-use crate::router::NodeSpec;
+use crate::router::{NodeSpec, Reason};
 use async_nats::{Message, Subscriber};
 use futures::StreamExt;
 use journal::SubmitError;
 use ledger::query::{self, NodeView};
 use protocol::id::{NodeId, OperatorId};
 use protocol::job_message::{Heartbeat, JOB_PROTOCOL};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// Every worker's heartbeats.
@@ -57,6 +57,8 @@ pub(crate) async fn refresh(shared: &Shared, node: NodeId) -> Result<(), SubmitE
 /// Takes heartbeats until the subscription ends.
 pub(crate) async fn listen(shared: Arc<Shared>, mut subscription: Subscriber) {
     let mut looked_up: HashMap<NodeId, u64> = HashMap::new();
+    let mut challenged: HashSet<NodeId> = HashSet::new();
+    let mut told: HashMap<NodeId, Vec<(String, Reason)>> = HashMap::new();
     while let Some(message) = subscription.next().await {
         let Some((operator, beat)) = parse(&message) else { continue };
         let now = now_us();
@@ -73,10 +75,48 @@ pub(crate) async fn listen(shared: Arc<Shared>, mut subscription: Subscriber) {
         let known = shared.table().heartbeat(&operator, &beat, now);
         if known {
             shared.slot_freed.notify_waiters();
+            challenge(&shared, &mut challenged, beat.node);
+            tell(&shared, &mut told, &operator, &beat.node, now).await;
         } else {
             // It may be registered before its next beat.
             looked_up.remove(&beat.node);
         }
+    }
+}
+
+/// A node that is seen for the first time gets a challenge, where the network makes any.
+fn challenge(shared: &Shared, challenged: &mut HashSet<NodeId>, node: NodeId) {
+    if let Some(newcomers) = &shared.newcomers
+        && challenged.len() < LOOKED_UP_MAX
+        && challenged.insert(node)
+        && newcomers.try_send(node).is_err()
+    {
+        challenged.remove(&node);
+    }
+}
+
+/// Tells a node on its own subject why it is or is not routed, when that changed: `job.<operator>.<node>.standing`.
+async fn tell(
+    shared: &Shared,
+    told: &mut HashMap<NodeId, Vec<(String, Reason)>>,
+    operator: &OperatorId,
+    node: &NodeId,
+    now: u64,
+) {
+    let why = shared.table().why_all(node, now);
+    if told.get(node) == Some(&why) {
+        return;
+    }
+    if told.len() >= LOOKED_UP_MAX {
+        told.clear();
+    }
+    let by_model: serde_json::Map<String, serde_json::Value> =
+        why.iter().map(|(model, reason)| (model.clone(), serde_json::json!(reason))).collect();
+    told.insert(*node, why);
+    let payload = serde_json::json!({ "protocol": JOB_PROTOCOL, "node": node, "why": by_model }).to_string();
+    let subject = format!("job.{operator}.{node}.standing");
+    if let Err(error) = shared.nats.publish(subject, payload.into()).await {
+        tracing::warn!(target: "roster", %node, %error, "node not told its standing");
     }
 }
 

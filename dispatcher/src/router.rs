@@ -12,10 +12,13 @@ mod node;
 pub mod ramp;
 pub mod reason;
 pub mod table;
+mod terms;
 
 pub use lanes::Lane;
 pub use line::{Line, LineRefusal, Ticket, Waiting};
 pub use reason::{Reason, Rule};
-pub use table::{
-    Chosen, Decisions, NodeSpec, NodeStanding, Pick, Pool, Report, RouteBy, Table, TableOptions,
+pub use table::Table;
+pub use terms::{
+    Chosen, Decisions, NodeRecord, NodeSpec, NodeStanding, OperatorRecord, Pick, Pool, Report, RouteBy,
+    TableOptions,
 };

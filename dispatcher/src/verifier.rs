@@ -25,12 +25,25 @@ pub struct VerifierOptions {
     pub door: Arc<dyn ReexecutionDoor>,
     /// Share of the charges, millionths.
     pub share_ppm: u32,
+    /// Whose first job is the network's own.
+    pub challenges: Challenges,
+}
+
+/// Who is challenged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Challenges {
+    /// Every node that this gateway sees for the first time.
+    Newcomers,
+    /// Nobody.
+    Nobody,
 }
 
 /// One charge to look at.
 pub(crate) struct Charged {
     pub node: NodeId,
     pub recheck: Recheck,
+    /// Whether there is a charge to reverse; a challenge has none.
+    pub is_charged: bool,
 }
 
 /// What came out, for the metrics.
@@ -47,6 +60,7 @@ pub(crate) struct Counts {
 pub(crate) struct Verifier {
     door: Arc<dyn ReexecutionDoor>,
     share_ppm: u32,
+    pub challenges: Challenges,
     queue: mpsc::Sender<Charged>,
     pub counts: Counts,
 }
@@ -55,8 +69,8 @@ impl Verifier {
     /// The verifier and the charges that it drew, for [`run`].
     pub fn new(options: VerifierOptions) -> (Verifier, mpsc::Receiver<Charged>) {
         let (queue, charges) = mpsc::channel(WAITING_MAX);
-        let VerifierOptions { door, share_ppm } = options;
-        (Verifier { door, share_ppm, queue, counts: Counts::default() }, charges)
+        let VerifierOptions { door, share_ppm, challenges } = options;
+        (Verifier { door, share_ppm, challenges, queue, counts: Counts::default() }, charges)
     }
 
     /// Draws whether a charge is looked at; what it needs is made only then.
@@ -64,7 +78,12 @@ impl Verifier {
         if (draw >> 32) * MILLION >> 32 >= u64::from(self.share_ppm) {
             return;
         }
-        if self.queue.try_send(charged()).is_err() {
+        self.look_at(charged());
+    }
+
+    /// Looks at this one.
+    pub fn look_at(&self, charged: Charged) {
+        if self.queue.try_send(charged).is_err() {
             self.counts.skipped.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -79,7 +98,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut charges: mpsc::Receiver<Charged
             () = until_raised(&mut stopping) => return,
             charged = charges.recv() => charged,
         };
-        let Some(Charged { node, recheck }) = charged else { return };
+        let Some(Charged { node, recheck, is_charged }) = charged else { return };
         let job = recheck.job;
         let counts = &verifier.counts;
         match verifier.door.reexecute(recheck).await {
@@ -89,9 +108,11 @@ pub(crate) async fn run(shared: Arc<Shared>, mut charges: mpsc::Receiver<Charged
             }
             Ok(Rechecked::Differs { token }) => {
                 counts.differs.fetch_add(1, Ordering::Relaxed);
-                tracing::error!(target: "verifier", %job, %node, ?token, "another answer: the charge is reversed");
+                tracing::error!(target: "verifier", %job, %node, ?token, is_charged, "another answer");
                 shared.table().report(&node, Report::Refuted, now_us());
-                reverse(&shared, job).await;
+                if is_charged {
+                    reverse(&shared, job).await;
+                }
             }
             Err(error) => {
                 counts.unavailable.fetch_add(1, Ordering::Relaxed);

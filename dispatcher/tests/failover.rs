@@ -16,7 +16,7 @@ struct Scene {
     network: Network,
     customer: Customer,
     scripts: Arc<Mutex<VecDeque<Script>>>,
-    _workers: Vec<Worker>,
+    workers: Vec<Worker>,
     _gateway: dispatcher::Gateway,
 }
 
@@ -31,7 +31,7 @@ async fn scene() -> Scene {
         workers.push(Worker::start_with(&owner, number, 4, scripts.clone()).await);
     }
     let customer = Customer::open(gateway.local_addr(), 1_000_000_000_000).await;
-    Scene { network, customer, scripts, _workers: workers, _gateway: gateway }
+    Scene { network, customer, scripts, workers, _gateway: gateway }
 }
 
 impl Scene {
@@ -60,6 +60,22 @@ async fn a_node_that_dies_before_the_first_text_is_replaced_at_once() {
     let view = scene.network.job(job_of(&answer)).await;
     assert_eq!(view.attempts.iter().map(|a| a.continues_at).collect::<Vec<_>>(), [0, 0]);
     assert_eq!(view.charge.unwrap().attempt, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_is_told_on_its_own_subject_why_it_gets_no_jobs() {
+    let scene = scene().await;
+    let worker = &scene.workers[0];
+    let told = || worker.told.lock().unwrap().last().cloned().unwrap_or_default();
+    eventually("it is told that it is routed", || async { told()["why"][network::MODEL] == "eligible" })
+        .await;
+    // Whichever node is asked first, three failures come to each in the end.
+    for _ in 0..6 {
+        scene.scripts.lock().unwrap().extend([Script::Gap, Script::Gap]);
+        scene.customer.chat(json!({ "stream": true })).await;
+    }
+    eventually("it is told that it waits", || async { told()["why"][network::MODEL] == "parked" }).await;
+    assert_eq!(told()["node"], json!(worker.node));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,7 @@
 mod network;
 
 use dispatcher::doors::{DoorError, DoorFuture, Recheck, Rechecked, ReexecutionDoor};
-use dispatcher::{GatewayOptions, VerifierOptions};
+use dispatcher::{Challenges, GatewayOptions, VerifierOptions};
 use journal::auth::{Role, connect};
 use kernels::{JobSpec, LoadOptions, Model, SamplingParams, Verdict};
 use network::worker::{Script, Worker};
@@ -45,12 +45,16 @@ impl ReexecutionDoor for Kernels {
     }
 }
 
+fn verifier(share_ppm: u32, challenges: Challenges) -> VerifierOptions {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.tools/models/SmolLM2-135M-Instruct.Q4_1.gguf");
+    let model = Model::load(&path, LoadOptions::from_environment().unwrap()).expect("run cargo xtask tools");
+    VerifierOptions { door: Arc::new(Kernels(model)), share_ppm, challenges }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_that_was_made_up_is_given_back_and_its_operator_stopped() {
     let network = Network::start().await;
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.tools/models/SmolLM2-135M-Instruct.Q4_1.gguf");
-    let model = Model::load(&path, LoadOptions::from_environment().unwrap()).expect("run cargo xtask tools");
-    let verifier = VerifierOptions { door: Arc::new(Kernels(model)), share_ppm: 1_000_000 };
+    let verifier = verifier(1_000_000, Challenges::Nobody);
     let nats =
         connect(&network.server.url(), network.server.keys().credentials(Role::Gateway)).await.unwrap();
     let options = GatewayOptions { verifier: Some(verifier), ..network.options(nats) };
@@ -72,5 +76,20 @@ async fn an_answer_that_was_made_up_is_given_back_and_its_operator_stopped() {
     assert_eq!(customer.chat(json!({})).await.status, 503, "it gets no more jobs");
     let metrics = customer.get("/metrics").await.text();
     assert!(metrics.contains("counterfoil_reexecutions_total{reason=\"differs\"} 1"), "{metrics}");
+    gateway.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_newcomer_that_does_not_run_its_model_is_found_before_it_is_paid() {
+    let network = Network::start().await;
+    let nats =
+        connect(&network.server.url(), network.server.keys().credentials(Role::Gateway)).await.unwrap();
+    let options =
+        GatewayOptions { verifier: Some(verifier(0, Challenges::Newcomers)), ..network.options(nats) };
+    let gateway = dispatcher::Gateway::start(options).await.unwrap();
+    let owner = Customer::open(gateway.local_addr(), 0).await;
+    let worker = Worker::join(&owner, 1, 4, Arc::default()).await;
+    let path = format!("/v1/nodes/{}", worker.node);
+    eventually("it is refuted", || async { owner.get(&path).await.json()["why"][MODEL] == "refuted" }).await;
     gateway.shutdown().await;
 }

@@ -166,6 +166,9 @@ async fn tell(options: &WorkerOptions, request: Request, output: Output) -> Resu
             node.slots,
             node.models.join(", ")
         ));
+        for (model, why) in &node.why {
+            text.push_str(&format!("\n  {model}: {why}"));
+        }
     }
     output.result(&text, &json!(status));
     Ok(ExitCode::SUCCESS)

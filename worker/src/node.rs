@@ -13,9 +13,10 @@ use protocol::id::{NodeId, OperatorId};
 use protocol::job_message::{
     Cancel, Heartbeat, JOB_PROTOCOL, JobOffer, NakReason, ResultMessage, heartbeat_subject, result_subject,
 };
+use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 /// See the module.
@@ -29,6 +30,8 @@ pub(crate) struct Node {
     slots: Arc<Semaphore>,
     jobs: JobTable,
     pub(crate) counters: Arc<Counters>,
+    /// By model; held for one look.
+    why: Mutex<BTreeMap<String, String>>,
     heartbeat_count: AtomicU64,
     draining: watch::Receiver<bool>,
     client: Client,
@@ -61,6 +64,7 @@ impl Node {
             slot_count: parts.slot_count,
             slots: Arc::new(Semaphore::new(parts.slot_count as usize)),
             jobs: JobTable::default(),
+            why: Mutex::default(),
             heartbeat_count: AtomicU64::new(0),
             draining: parts.draining,
             client: parts.client,
@@ -196,6 +200,20 @@ impl Node {
         self.publish(&subject, &ResultMessage::Nak { attempt: offer.attempt, reason, detail }).await;
     }
 
+    /// The network says why it does or does not route this node.
+    pub(crate) fn handle_standing(&self, payload: &[u8]) {
+        let Ok(standing) = serde_json::from_slice::<Standing>(payload) else { return };
+        for (model, why) in &standing.why {
+            tracing::info!(target: "worker", node = %self.id, model, why, "standing");
+        }
+        *self.why.lock().unwrap_or_else(PoisonError::into_inner) = standing.why;
+    }
+
+    /// What it said last; empty before it said anything.
+    pub(crate) fn why(&self) -> BTreeMap<String, String> {
+        self.why.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Stops an attempt; one that does not run (any more) needs nothing.
     pub(crate) fn handle_cancel(&self, payload: &[u8]) {
         match serde_json::from_slice::<Cancel>(payload) {
@@ -208,6 +226,12 @@ impl Node {
             Err(error) => tracing::warn!(target: "worker", node = %self.id, %error, "not a cancel message"),
         }
     }
+}
+
+/// On `job.<operator>.<node>.standing`.
+#[derive(Deserialize)]
+struct Standing {
+    why: BTreeMap<String, String>,
 }
 
 type Taken = (OwnedSemaphorePermit, protocol::job_message::JobBody, crate::backend::Running);

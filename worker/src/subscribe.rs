@@ -29,6 +29,7 @@ pub(crate) async fn listen(mut messages: Subscriber, node: Arc<Node>) {
         match message.subject.as_str() {
             subject if subject == offers => node.handle_offer(&message.payload).await,
             subject if subject == cancels => node.handle_cancel(&message.payload),
+            subject if subject.ends_with(".standing") => node.handle_standing(&message.payload),
             // A later version of the protocol may say more here.
             subject => tracing::debug!(target: "worker", subject, "not a subject of this version"),
         }

@@ -107,6 +107,8 @@ pub struct NodeStatus {
     pub slots: u32,
     /// By their names on the rate card.
     pub models: Vec<String>,
+    /// Why a gateway does or does not route it, by model, as it said last.
+    pub why: BTreeMap<String, String>,
 }
 
 /// How a worker ended.
@@ -244,6 +246,7 @@ impl WorkerHandle {
             inflight: node.inflight(),
             slots: node.slot_count(),
             models: node.model_names(),
+            why: node.why(),
         });
         Status {
             operator: shared.operator,

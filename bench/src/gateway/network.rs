@@ -211,6 +211,7 @@ impl Seed<'_> {
             stamps,
             cancels,
             draining: AtomicBool::new(false),
+            routed: watch::Sender::new(false),
             beats: AtomicU64::new(0),
             death: Mutex::new(None),
             heir: None,

@@ -68,6 +68,8 @@ pub struct ZeroWorker {
     pub stamps: Stamps,
     pub cancels: watch::Sender<u64>,
     pub draining: AtomicBool,
+    /// Whether the gateway said that it is routed.
+    pub routed: watch::Sender<bool>,
     pub beats: AtomicU64,
     /// Told when it dies; a mortal dies at its first job.
     pub death: Mutex<Option<oneshot::Sender<Instant>>>,
@@ -103,6 +105,7 @@ impl ZeroWorker {
                 message = messages.next() => match message {
                     None => return,
                     Some(message) if message.subject.ends_with(".cancel") => self.on_cancel(&message.payload),
+                    Some(message) if message.subject.ends_with(".standing") => self.on_standing(&message.payload),
                     Some(message) => {
                         let worker = Arc::clone(&self);
                         tokio::spawn(async move { worker.work(&message.payload).await });
@@ -119,6 +122,11 @@ impl ZeroWorker {
         drop(cancelled);
         self.cancels.send_modify(|count| *count += 1);
         self.stamps.news.notify_waiters();
+    }
+
+    fn on_standing(&self, payload: &[u8]) {
+        let told: serde_json::Value = serde_json::from_slice(payload).unwrap_or_default();
+        self.routed.send_replace(self.models.iter().any(|model| told["why"][model] == "eligible"));
     }
 
     async fn say(&self, subject: &str, message: &ResultMessage) {
@@ -180,9 +188,9 @@ impl ZeroWorker {
         if let Some(heir) = &self.heir {
             heir.draining.store(false, Ordering::Relaxed);
             heir.beat().await;
+            // The gateway shall know of it: what is measured begins with the death.
+            let _ = heir.routed.subscribe().wait_for(|routed| *routed).await;
         }
-        // The gateway shall have read that heartbeat: what is measured begins with the death.
-        tokio::time::sleep(Duration::from_millis(20)).await;
         let died = Instant::now();
         let _ = self.client.drain().await;
         let _ = death.send(died);

@@ -180,7 +180,8 @@ pub struct Pace {
 }
 
 impl Pace {
-    fn note(&mut self, tokens: u64) {
+    /// So many tokens are here now.
+    pub fn note(&mut self, tokens: u64) {
         let now = Instant::now();
         self.first = self.first.or(Some((now, tokens)));
         self.last = Some((now, tokens));

@@ -1,17 +1,23 @@
 //! Fourteen days of a node's ends, by day, as one weight for ties. Integers only. A newcomer is not starved: without
 //! history it weighs as much as the best.
 
+use serde::{Deserialize, Serialize};
+
 /// Days that count.
 pub const WINDOW_DAYS: u64 = 14;
 const DAY_US: u64 = 86_400_000_000;
 /// A weight of certainty, in millionths.
 pub const WEIGHT_ONE: u64 = 1_000_000;
 
-#[derive(Clone, Copy, Debug, Default)]
-struct Day {
-    number: u32,
-    good: u32,
-    bad: u32,
+/// One day's ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Day {
+    /// Days since 1970.
+    pub number: u32,
+    /// Good ends.
+    pub good: u32,
+    /// Bad ends.
+    pub bad: u32,
 }
 
 /// Ends of one node's jobs.
@@ -21,6 +27,23 @@ pub struct Health {
 }
 
 impl Health {
+    /// As it was recorded.
+    pub fn of(days: &[Day]) -> Health {
+        let mut health = Health::default();
+        for day in days {
+            let slot = &mut health.days[day.number as usize % WINDOW_DAYS as usize];
+            if day.number >= slot.number {
+                *slot = *day;
+            }
+        }
+        health
+    }
+
+    /// For the record: the days on which anything ended.
+    pub fn days(&self) -> Vec<Day> {
+        self.days.iter().filter(|day| day.good + day.bad > 0).copied().collect()
+    }
+
     /// A job ended well.
     pub fn note_good(&mut self, now_us: u64) {
         let day = self.day(now_us);

@@ -6,7 +6,8 @@ use super::health::Health;
 use super::index::{CAPACITY_MAX, Place};
 use super::ramp;
 use super::reason::Reason;
-use super::table::{ALIVE_US, NodeSpec, Pool};
+use super::table::ALIVE_US;
+use super::terms::{NodeSpec, Pool, RouteBy};
 
 /// A node that said it was busy below its capacity gets that many jobs; the figure grows by one in this time.
 pub(super) const MEASURED_STEP_US: u64 = 500_000;
@@ -109,10 +110,10 @@ impl Node {
     }
 
     /// How heavy it weighs among equals.
-    pub fn weight_at(&self, share: Share, by: super::table::RouteBy, now_us: u64) -> u64 {
+    pub fn weight_at(&self, share: Share, by: RouteBy, now_us: u64) -> u64 {
         let health = match by {
-            super::table::RouteBy::Score => self.standing.health.weight_ppm(now_us),
-            super::table::RouteBy::Availability => self.standing.health.share_ppm(now_us),
+            RouteBy::Score => self.standing.health.weight_ppm(now_us),
+            RouteBy::Availability => self.standing.health.share_ppm(now_us),
         };
         health * share.ppm(self.pool, now_us) / super::health::WEIGHT_ONE
     }

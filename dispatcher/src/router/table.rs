@@ -5,14 +5,18 @@
 
 use super::affinity::Affinity;
 use super::breaker::Standing;
+use super::health::{Health, WEIGHT_ONE};
 use super::index::{Index, load};
 use super::lanes::{Lane, reserved};
 use super::node::{Node, ONLINE_CREDIT_US, Serve, Share, Standings};
+use super::ramp;
 use super::reason::{REASONS, Reason, Rule};
-use super::{health::WEIGHT_ONE, ramp};
-use protocol::id::{AccountId, NodeId, OperatorId, SealingKey};
+use super::terms::{
+    Chosen, Decisions, NodeRecord, NodeSpec, NodeStanding, OperatorRecord, POOLS, Pick, Pool, Report,
+    TableOptions,
+};
+use protocol::id::{AccountId, NodeId, OperatorId};
 use protocol::job_message::{HEARTBEAT_MS, HEARTBEATS_MISSED_MAX, Heartbeat};
-use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 
@@ -24,126 +28,6 @@ const TIE_DRAWS_MAX: u32 = 8;
 pub const STRIKE_WINDOW_US: u64 = super::breaker::FAILURE_WINDOW_US;
 /// Strikes that are remembered.
 const STRIKES_MAX: usize = 16_384;
-
-/// How nodes of the same load are drawn.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RouteBy {
-    /// By the fourth power of their share of good ends.
-    Score,
-    /// By that share itself, in which time online counts.
-    Availability,
-}
-
-/// The rules of a network. Without defaults: a network says what it wants.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct TableOptions {
-    /// How equals are drawn.
-    pub route_by: RouteBy,
-    /// Part of the declared slots that is used, millionths.
-    pub capacity_ppm: u64,
-    /// Where a newcomer's week begins, millionths; [`WEIGHT_ONE`] leaves it out.
-    pub ramp_start_ppm: u64,
-    /// Part of a model's capacity that is kept for the dedicated lane, millionths.
-    pub dedicated_reserve_ppm: u64,
-    /// The network's own hardware, by operator: serves when no operator's node can.
-    pub fallback: BTreeMap<OperatorId, Pool>,
-}
-
-impl TableOptions {
-    /// A network that trusts everybody from the first day and keeps nothing back.
-    pub fn open() -> TableOptions {
-        TableOptions {
-            route_by: RouteBy::Score,
-            capacity_ppm: WEIGHT_ONE,
-            ramp_start_ppm: WEIGHT_ONE,
-            dedicated_reserve_ppm: 0,
-            fallback: BTreeMap::new(),
-        }
-    }
-}
-
-/// Which nodes are asked first, second, third.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Pool {
-    /// Everybody's.
-    Operators,
-    /// The project's accelerators.
-    Accelerator,
-    /// The server's own processor.
-    Processor,
-    /// Nodes below the speed floor.
-    LastResort,
-}
-
-/// How many pools there are.
-const POOLS: usize = 4;
-
-/// What a node's registration says.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct NodeSpec {
-    /// The node.
-    pub node: NodeId,
-    /// Its owner.
-    pub operator: OperatorId,
-    /// Models it is registered for.
-    pub models: Vec<String>,
-    /// Declared concurrent jobs.
-    pub slots: u32,
-    /// Job bodies are sealed to it.
-    pub sealing_key: SealingKey,
-}
-
-/// What to choose by.
-#[derive(Clone, Copy, Debug)]
-pub struct Pick<'a> {
-    /// The model's name on the rate card.
-    pub model: &'a str,
-    /// Nodes this request already tried.
-    pub tried: &'a [NodeId],
-    /// Its lane.
-    pub lane: Lane,
-    /// A hash of the prompt's beginning, to find the node that has it in its cache.
-    pub prefix: Option<u64>,
-    /// A random number; decides among equals.
-    pub draw: u64,
-}
-
-/// The node that was chosen; one of its slots is taken until [`Table::release`].
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Chosen {
-    /// The node.
-    pub node: NodeId,
-    /// Its owner.
-    pub operator: OperatorId,
-    /// Job bodies are sealed to it.
-    pub sealing_key: SealingKey,
-    /// By which rule.
-    pub rule: Rule,
-    /// The lane whose share of the model it uses.
-    pub lane: Lane,
-    /// Its row and the model's, so that giving it back looks nothing up.
-    slot: u32,
-    model: u32,
-}
-
-/// How a job ended, for the node's standing.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Report {
-    /// Verified and delivered.
-    Good,
-    /// The node's fault, whoever asked.
-    Bad,
-    /// The node's fault, in a way that a customer could bring about on purpose: counts once a customer, operator and window.
-    BadFor(AccountId),
-    /// It had said that it had a slot, and was busy.
-    Busy,
-    /// Its answer came out different when it was run again: its operator gets no more jobs.
-    Refuted,
-    /// Says nothing about the node: a cancel, a caller's mistake.
-    Neutral,
-}
 
 #[derive(Clone, Debug, Default)]
 struct ModelRow {
@@ -163,24 +47,6 @@ struct Operator {
     /// Of its node that left last.
     left: Option<Standings>,
     refuted: bool,
-}
-
-/// What was decided so far.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Decisions {
-    /// Jobs given out, by rule in the order of [`Rule::ALL`].
-    pub chosen: [u64; Rule::ALL.len()],
-    /// Jobs for which there was no node, by reason in the order of [`Reason::ALL`].
-    pub refused: [u64; REASONS],
-}
-
-impl Decisions {
-    /// Part of the jobs that the network's own hardware served, millionths.
-    pub fn fallback_ppm(&self) -> u64 {
-        let all: u64 = self.chosen.iter().sum();
-        let own = Rule::ALL.iter().zip(self.chosen).filter(|(rule, _)| rule.is_fallback());
-        own.map(|(_, count)| count).sum::<u64>() * WEIGHT_ONE / all.max(1)
-    }
 }
 
 /// All nodes this dispatcher may use.
@@ -501,6 +367,17 @@ impl Table {
         node.judge(serve, node.capacity_at(self.share(&node.spec.operator), now_us), now_us).0
     }
 
+    /// What a node declared.
+    pub fn spec(&self, node: &NodeId) -> Option<NodeSpec> {
+        self.node(node).map(|node| node.spec.clone())
+    }
+
+    /// The same for every model that the node is registered for.
+    pub fn why_all(&self, node: &NodeId, now_us: u64) -> Vec<(String, Reason)> {
+        let models = self.node(node).map_or(&[][..], |node| &node.spec.models);
+        models.iter().map(|model| (model.clone(), self.why(node, model, now_us))).collect()
+    }
+
     /// Until when a node is parked, if it is.
     pub fn parked_until_us(&self, node: &NodeId, now_us: u64) -> Option<u64> {
         match self.node(node)?.standing.breaker.standing(now_us) {
@@ -547,6 +424,41 @@ impl Table {
             }
         }
         sums
+    }
+
+    /// What must outlive this process: since when operators are here, and their nodes' fourteen days; sorted.
+    pub fn records(&self) -> Vec<OperatorRecord> {
+        let mut nodes: BTreeMap<OperatorId, Vec<NodeRecord>> = BTreeMap::new();
+        for node in self.nodes.iter().flatten() {
+            let record = NodeRecord { node: node.spec.node, days: node.standing.health.days() };
+            nodes.entry(node.spec.operator).or_default().push(record);
+        }
+        let record = |(id, operator): (&OperatorId, &Operator)| OperatorRecord {
+            operator: *id,
+            since_us: operator.since_us,
+            refuted: operator.refuted,
+            nodes: nodes.get(id).cloned().unwrap_or_default(),
+        };
+        let mut records: Vec<OperatorRecord> = self.operators.iter().map(record).collect();
+        records.sort_by_key(|record| record.operator);
+        records
+    }
+
+    /// Takes what an earlier process recorded. Nodes that are not registered (any more) are left out.
+    pub fn restore(&mut self, records: &[OperatorRecord], now_us: u64) {
+        for OperatorRecord { operator, since_us, refuted, nodes } in records {
+            let (since_us, refuted) = ((*since_us).min(now_us), *refuted);
+            self.operators.insert(*operator, Operator { since_us, left: None, refuted });
+            for NodeRecord { node, days } in nodes {
+                let Some(slot) = self.slots.get(node).copied() else { continue };
+                let Some(node) = self.nodes[slot as usize].as_mut() else { continue };
+                if node.spec.operator == *operator {
+                    node.standing.health = Health::of(days);
+                    node.refuted = refuted;
+                    self.look(slot, now_us);
+                }
+            }
+        }
     }
 
     /// What was decided since the table was made.
@@ -697,27 +609,6 @@ impl Table {
         let theirs = moved.serves.iter_mut().find(|theirs| theirs.model == serve.model);
         theirs.expect("it stood there for this model").stand = Some((pool, place));
     }
-}
-
-/// What an operator may know about its node.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
-pub struct NodeStanding {
-    /// Jobs out.
-    pub inflight: u32,
-    /// Jobs at once that it may have now.
-    pub capacity: u32,
-    /// Jobs at once that it declared.
-    pub declared: u32,
-    /// Part of them that its operator's first week lets it have, millionths.
-    pub ramp_ppm: u64,
-    /// Share of good ends in fourteen days, millionths.
-    pub good_ppm: u64,
-    /// Thousandths of a token a second that it sustained; `null` while nothing is known.
-    pub tokens_per_ks: Option<u64>,
-    /// First heartbeat of any node of its operator, microseconds UTC.
-    pub since_us: Option<u64>,
-    /// Whether it is everybody's or the network's own.
-    pub pool: Pool,
 }
 
 /// splitmix64: spreads one random number over several draws.

@@ -54,6 +54,8 @@ pub struct Worker {
     pub cancels: Arc<Mutex<Vec<JobId>>>,
     /// Every body that was opened.
     pub bodies: Arc<Mutex<Vec<JobBody>>>,
+    /// What it was told of its standing.
+    pub told: Arc<Mutex<Vec<serde_json::Value>>>,
     key: SigningKey,
     sealing_secret: [u8; 32],
     client: Client,
@@ -70,6 +72,22 @@ impl Worker {
 
     /// The same, following a list of scripts that others may follow too.
     pub async fn start_with(
+        owner: &Customer,
+        number: u8,
+        slots: u32,
+        scripts: Arc<Mutex<VecDeque<Script>>>,
+    ) -> Worker {
+        let worker = Worker::join(owner, number, slots, scripts).await;
+        let why = format!("/v1/nodes/{}", worker.node);
+        super::eventually("the node is routed", || async {
+            http::request(owner.address, "GET", &why, None, &[], b"").await.json()["why"][MODEL] == "eligible"
+        })
+        .await;
+        worker
+    }
+
+    /// The same, without waiting until it is routed.
+    pub async fn join(
         owner: &Customer,
         number: u8,
         slots: u32,
@@ -107,6 +125,7 @@ impl Worker {
             scripts,
             cancels: Arc::default(),
             bodies: Arc::default(),
+            told: Arc::default(),
             key,
             sealing_secret,
             client,
@@ -115,11 +134,6 @@ impl Worker {
             slots,
         };
         worker.serve().await;
-        let why = format!("/v1/nodes/{node}");
-        super::eventually("the node is routed", || async {
-            http::request(owner.address, "GET", &why, None, &[], b"").await.json()["why"][MODEL] == "eligible"
-        })
-        .await;
         worker
     }
 
@@ -138,7 +152,9 @@ impl Worker {
         let worker = self.clone();
         tokio::spawn(async move {
             while let Some(message) = subscription.next().await {
-                if message.subject.ends_with(".cancel") {
+                if message.subject.ends_with(".standing") {
+                    worker.told.lock().unwrap().push(serde_json::from_slice(&message.payload).unwrap());
+                } else if message.subject.ends_with(".cancel") {
                     let cancel: Cancel = serde_json::from_slice(&message.payload).unwrap();
                     if cancel.job == JobId([0; 16]) {
                         continue;

@@ -1,6 +1,7 @@
 //! The table on virtual time: who is chosen, who is not, and the one reason why.
 
 use super::*;
+use protocol::id::SealingKey;
 
 const S: u64 = 1_000_000;
 const MODEL: &str = "smol";
@@ -345,6 +346,26 @@ fn a_retired_nodes_jobs_may_still_be_given_back() {
     let other = take(&mut table, 0, 0).unwrap();
     table.release(&chosen, 0);
     assert_eq!(table.inflight(&other.node), 1, "its row is another's now, and untouched");
+}
+
+#[test]
+fn standing_outlives_the_process() {
+    let options = TableOptions { ramp_start_ppm: ramp::RAMP_START_PPM, ..TableOptions::open() };
+    let mut before = with(options.clone(), &[(1, 8), (2, 8)]);
+    (0..3).for_each(|_| before.report(&node(1), Report::Good, DAY));
+    before.report(&node(1), Report::Bad, DAY);
+    before.report(&node(2), Report::Refuted, DAY);
+    let records = before.records();
+    let written = serde_json::to_string(&records).unwrap();
+    let mut after = Table::new(options);
+    [1, 2].iter().for_each(|n| after.register(spec(*n, 8), 8 * DAY));
+    after.restore(&serde_json::from_str::<Vec<OperatorRecord>>(&written).unwrap(), 8 * DAY);
+    beat_all(&mut after, &[(1, 8), (2, 8)], 8 * DAY);
+    let standing = after.standing(&node(1), 8 * DAY).unwrap();
+    assert_eq!((standing.ramp_ppm, standing.since_us), (WEIGHT_ONE, Some(0)), "its week is over");
+    assert_eq!(standing.good_ppm, before.standing(&node(1), 8 * DAY).unwrap().good_ppm);
+    assert_eq!(after.why(&node(2), MODEL, 8 * DAY), Reason::Refuted);
+    assert_eq!(after.records(), records);
 }
 
 mod against_a_scan {
