@@ -205,6 +205,47 @@ pub fn simulate(preset: &Preset, load: &Load, days: u32) -> Result<Report, Simul
     Ok(report)
 }
 
+/// A world for a story: every event is kept.
+pub(crate) struct StoryWorld(World);
+
+pub(crate) fn story_world(preset: &Preset, load: &Load) -> Result<StoryWorld, SimulationError> {
+    let mut world = World::open(preset, load).map_err(|error| error.on(0))?;
+    world.trail = Some(Vec::new());
+    Ok(StoryWorld(world))
+}
+
+impl StoryWorld {
+    pub(crate) fn run(&mut self, body: impl Into<ledger::CommandBody>) -> Result<(), Refusal> {
+        self.0.run(body).map(|_| ())
+    }
+
+    /// Time passes, and what is due ends.
+    pub(crate) fn pass(&mut self, us: u64) -> Result<(), Refusal> {
+        self.0.now_us += us;
+        self.0.expire()
+    }
+
+    pub(crate) fn state(&self) -> &ledger::State {
+        &self.0.state
+    }
+
+    pub(crate) fn now_us(&self) -> u64 {
+        self.0.now_us
+    }
+
+    pub(crate) fn model(&self, place: usize) -> String {
+        self.0.models[place].clone()
+    }
+
+    pub(crate) fn asset(&self) -> protocol::asset::AssetId {
+        self.0.asset
+    }
+
+    pub(crate) fn into_events(self) -> Vec<protocol::event::Event> {
+        self.0.trail.unwrap_or_default()
+    }
+}
+
 fn jobs_of(load: &Load, day: u32) -> u32 {
     let factor = 1.0 + f64::from(load.growth_ppm_per_day) / 1e6;
     // A load is no money: its figure may be rounded.

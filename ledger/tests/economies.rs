@@ -506,7 +506,7 @@ fn health_ramp_and_uptime_follow_from_the_log() {
     world.must(online);
     assert_eq!(standing(&world).health_ppm, 888_888, "8 of 9");
     world.now_us += 7 * DAY / 2;
-    assert_eq!(standing(&world).ramp_ppm, 549_999, "a second of the first week is before the rules");
+    assert_eq!(standing(&world).ramp_ppm, 550_000, "half of the way from a tenth to all");
     world.now_us += 14 * DAY;
     let later = standing(&world);
     assert_eq!((later.successes, later.failures, later.ramp_ppm), (0, 0, 1_000_000));
