@@ -149,7 +149,12 @@ impl Strategy {
     }
 }
 
-fn within(field: &'static str, expected: &'static str, given: u64, fits: bool) -> Result<(), SimulationError> {
+fn within(
+    field: &'static str,
+    expected: &'static str,
+    given: u64,
+    fits: bool,
+) -> Result<(), SimulationError> {
     if fits { Ok(()) } else { Err(SimulationError::OutOfBounds { field, expected, given }) }
 }
 
@@ -158,7 +163,12 @@ fn check(load: &Load, days: u32) -> Result<(), SimulationError> {
     let jobs = load.jobs_per_hour;
     within("jobs_per_hour", "1 to 10000", jobs.into(), (1..=JOBS_PER_HOUR_MAX).contains(&jobs))?;
     let units = load.input_units.saturating_add(load.output_units);
-    within("output_units", "1 or more, with the input at most 2000", units, load.output_units > 0 && units <= 2_000)?;
+    within(
+        "output_units",
+        "1 or more, with the input at most 2000",
+        units,
+        load.output_units > 0 && units <= 2_000,
+    )?;
     let capacity = load.capacity_per_hour;
     within("capacity_per_hour", "5 to 10000", capacity.into(), (5..=JOBS_PER_HOUR_MAX).contains(&capacity))?;
     within("honest", "1 to 100", load.honest.into(), (1..=100).contains(&load.honest))?;

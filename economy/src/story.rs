@@ -14,7 +14,9 @@ use protocol::event::grant::{Backing, GrantSource};
 use protocol::event::hold::VoidReason;
 use protocol::event::job::Outcome;
 use protocol::event::node::{NodeRegistered, OperatorRegistered};
-use protocol::id::{AccountId, BatchId, EvmAddress, Hash32, HoldId, JobId, NodeId, OperatorId, SealingKey, Word32};
+use protocol::id::{
+    AccountId, BatchId, EvmAddress, Hash32, HoldId, JobId, NodeId, OperatorId, SealingKey, Word32,
+};
 
 const HOUR_US: u64 = 3_600 * 1_000_000;
 const OPERATOR: OperatorId = OperatorId([0x11; 32]);
@@ -113,7 +115,9 @@ impl Story {
 
     fn admit(&mut self, model: usize) -> Result<JobId, Refusal> {
         let job = self.next_job();
-        if self.jobs == 1 && ledger::query::balance(self.world.state(), NEWCOMER, self.world.now_us()).is_empty() {
+        if self.jobs == 1
+            && ledger::query::balance(self.world.state(), NEWCOMER, self.world.now_us()).is_empty()
+        {
             self.fund()?;
         }
         let command = Admit {

@@ -19,7 +19,8 @@ fn line(event: &Event) -> String {
 fn the_story_of_each_preset_is_golden() {
     for (name, text) in preset_file::SHIPPED {
         let preset = preset_file::read(name, text).unwrap();
-        let lines: String = story::events(&preset).unwrap_or_else(|e| panic!("{name}: {e}")).iter().map(line).collect();
+        let lines: String =
+            story::events(&preset).unwrap_or_else(|e| panic!("{name}: {e}")).iter().map(line).collect();
         let path = format!("{}/golden/story_{name}.txt", env!("CARGO_MANIFEST_DIR"));
         if std::env::var_os("UPDATE_GOLDEN").is_some() {
             std::fs::write(&path, &lines).unwrap();
@@ -31,7 +32,9 @@ fn the_story_of_each_preset_is_golden() {
         assert_eq!(lines.lines().count(), golden.lines().count(), "{name}");
         for kind in match name {
             "prepaid" => &["usage_captured"][..],
-            "allotment" => &["allotment_day_opened", "treasury_epoch_paid", "grant_expired", "operator_struck"],
+            "allotment" => {
+                &["allotment_day_opened", "treasury_epoch_paid", "grant_expired", "operator_struck"]
+            }
             "circular" => &["sign_up_credited", "bounty_paid", "payout_cut_started", "job_share_set"],
             _ => &["stake_allotted", "sign_up_credited", "bounty_paid", "job_share_set"],
         } {

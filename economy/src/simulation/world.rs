@@ -104,7 +104,9 @@ impl World {
         self.next += 1;
         let key = IdempotencyKey::internal("simulation", &[&self.next.to_be_bytes()]);
         let command = Command::new(key, Actor::Admin, body);
-        let Decision::New(events) = decide(&self.state, &command, self.now_us)? else { return Ok(Vec::new()) };
+        let Decision::New(events) = decide(&self.state, &command, self.now_us)? else {
+            return Ok(Vec::new());
+        };
         for event in &events {
             apply(&mut self.state, event).expect("what the ledger decided it applies");
             match &event.body {
