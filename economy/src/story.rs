@@ -48,6 +48,9 @@ impl Story {
         if rules.as_ref().is_some_and(|rules| rules.allotment.is_some()) {
             self.allotment()?;
         }
+        if rules.as_ref().is_none_or(|rules| rules.sign_up.is_none() && rules.allotment.is_none()) {
+            self.fund()?;
+        }
         self.job()?;
         self.fund()?;
         self.world.pass(15 * 24 * HOUR_US)?;
@@ -115,11 +118,6 @@ impl Story {
 
     fn admit(&mut self, model: usize) -> Result<JobId, Refusal> {
         let job = self.next_job();
-        if self.jobs == 1
-            && ledger::query::balance(self.world.state(), NEWCOMER, self.world.now_us()).is_empty()
-        {
-            self.fund()?;
-        }
         let command = Admit {
             hold: HoldId(job.0),
             job,

@@ -357,6 +357,10 @@ impl Operators {
         if views::rules(&world.state).is_some_and(|rules| rules.conduct.is_some()) {
             let events = world.run(StrikeOperator { job })?;
             self.book(world, &events);
+            // Perhaps banned: the next hour tells.
+            for identity in &mut self.actors[at].identities {
+                identity.spare_ppm = 0;
+            }
         }
         Ok(())
     }
