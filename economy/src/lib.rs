@@ -7,6 +7,7 @@ pub mod plot;
 pub mod preset_file;
 pub mod report;
 pub mod simulation;
+pub mod story;
 
 pub use preset_file::{PresetFileError, shipped};
 pub use simulation::{Load, SimulationError, Strategy, simulate};

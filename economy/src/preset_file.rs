@@ -134,7 +134,12 @@ mod tests {
         };
         let cases = [
             ("epoch_s = 21600", "epoch_s = 25000", "epoch_s", "25000 s in a day of 86400 s"),
-            ("operator_share_ppm = 800000", "operator_share_ppm = 900000", "operator_share_ppm", "900000 + 150000 = 1050000 ppm"),
+            (
+                "operator_share_ppm = 800000",
+                "operator_share_ppm = 900000",
+                "operator_share_ppm",
+                "900000 + 150000 = 1050000 ppm",
+            ),
             ("price = \"0.0000040\"", "price = \"0.0000020\"", "price", "0.0000020 x 800000 ppm = 0.0000016"),
             ("pool_floor = \"5\"", "pool_floor = \"60\"", "pool_floor", "60 above 50"),
             ("pool_bound = \"50\"", "pool_bond = \"50\"", "pool_bond", "did you mean `pool_bound`?"),

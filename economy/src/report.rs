@@ -172,8 +172,19 @@ impl Report {
         };
         let mut text = format!(
             "{}: {} days on virtual time, {} events of the ledger.\n\n{:18} {:>3} {:>7} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10}\n",
-            self.preset, self.days_count, self.events, "strategy", "ids", "jobs", "earned", "bounties", "unbacked", "lost", "costs",
-            "spent", "profit"
+            self.preset,
+            self.days_count,
+            self.events,
+            "strategy",
+            "ids",
+            "jobs",
+            "earned",
+            "bounties",
+            "unbacked",
+            "lost",
+            "costs",
+            "spent",
+            "profit"
         );
         for row in &self.strategies {
             let lost = Amount(row.reversed.0 + row.forfeited.0);

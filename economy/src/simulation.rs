@@ -149,7 +149,12 @@ impl Strategy {
     }
 }
 
-fn within(field: &'static str, expected: &'static str, given: u64, fits: bool) -> Result<(), SimulationError> {
+fn within(
+    field: &'static str,
+    expected: &'static str,
+    given: u64,
+    fits: bool,
+) -> Result<(), SimulationError> {
     if fits { Ok(()) } else { Err(SimulationError::OutOfBounds { field, expected, given }) }
 }
 
@@ -158,7 +163,12 @@ fn check(load: &Load, days: u32) -> Result<(), SimulationError> {
     let jobs = load.jobs_per_hour;
     within("jobs_per_hour", "1 to 10000", jobs.into(), (1..=JOBS_PER_HOUR_MAX).contains(&jobs))?;
     let units = load.input_units.saturating_add(load.output_units);
-    within("output_units", "1 or more, with the input at most 2000", units, load.output_units > 0 && units <= 2_000)?;
+    within(
+        "output_units",
+        "1 or more, with the input at most 2000",
+        units,
+        load.output_units > 0 && units <= 2_000,
+    )?;
     let capacity = load.capacity_per_hour;
     within("capacity_per_hour", "5 to 10000", capacity.into(), (5..=JOBS_PER_HOUR_MAX).contains(&capacity))?;
     within("honest", "1 to 100", load.honest.into(), (1..=100).contains(&load.honest))?;
@@ -203,6 +213,47 @@ pub fn simulate(preset: &Preset, load: &Load, days: u32) -> Result<Report, Simul
     report.holders = holders.figures();
     report.events = world.events();
     Ok(report)
+}
+
+/// A world for a story: every event is kept.
+pub(crate) struct StoryWorld(World);
+
+pub(crate) fn story_world(preset: &Preset, load: &Load) -> Result<StoryWorld, SimulationError> {
+    let mut world = World::open(preset, load).map_err(|error| error.on(0))?;
+    world.trail = Some(Vec::new());
+    Ok(StoryWorld(world))
+}
+
+impl StoryWorld {
+    pub(crate) fn run(&mut self, body: impl Into<ledger::CommandBody>) -> Result<(), Refusal> {
+        self.0.run(body).map(|_| ())
+    }
+
+    /// Time passes, and what is due ends.
+    pub(crate) fn pass(&mut self, us: u64) -> Result<(), Refusal> {
+        self.0.now_us += us;
+        self.0.expire()
+    }
+
+    pub(crate) fn state(&self) -> &ledger::State {
+        &self.0.state
+    }
+
+    pub(crate) fn now_us(&self) -> u64 {
+        self.0.now_us
+    }
+
+    pub(crate) fn model(&self, place: usize) -> String {
+        self.0.models[place].clone()
+    }
+
+    pub(crate) fn asset(&self) -> protocol::asset::AssetId {
+        self.0.asset
+    }
+
+    pub(crate) fn into_events(self) -> Vec<protocol::event::Event> {
+        self.0.trail.unwrap_or_default()
+    }
 }
 
 fn jobs_of(load: &Load, day: u32) -> u32 {

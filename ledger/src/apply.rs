@@ -4,8 +4,8 @@
 use crate::idempotency::KEY_AHEAD_US_MAX;
 use crate::state::State;
 use crate::{
-    accounts, batches, books, captures, credit_lines, deposits, earnings, economy, grants, holds, jobs, moves, nodes,
-    rates, spend_caps, vouchers,
+    accounts, batches, books, captures, credit_lines, deposits, earnings, economy, grants, holds, jobs,
+    moves, nodes, rates, spend_caps, vouchers,
 };
 use protocol::event::account::AccountKind;
 use protocol::event::{Event, EventBody};

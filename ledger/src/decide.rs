@@ -8,8 +8,8 @@ use crate::fingerprint::fingerprint;
 use crate::refusal::Refusal;
 use crate::state::State;
 use crate::{
-    batches, captures, credit_lines, deposits, earnings, economy, grants, holds, idempotency, jobs, moves, nodes,
-    rates, spend_caps, timers, vouchers,
+    batches, captures, credit_lines, deposits, earnings, economy, grants, holds, idempotency, jobs, moves,
+    nodes, rates, spend_caps, timers, vouchers,
 };
 use protocol::amount::Amount;
 use protocol::codec;

@@ -115,7 +115,6 @@ impl Economy {
         let shares = &self.jobs.get(&job)?.shares;
         shares.iter().find(|(of, _)| of == operator).map(|(_, share_ppm)| *share_ppm)
     }
-
 }
 
 /// A job's note, made or moved to the end of the order. Old ones go with their jobs.
@@ -230,7 +229,9 @@ fn check_bounties(state: &State, rules: &BountyRules) -> Result<(), Refusal> {
     let healthy = rules.tiers.iter().all(|tier| tier.health_ppm <= ONE_PPM);
     let fits = rules.budget >= state.economy.bounties.paid && rules.budget.0 <= i128::from(u64::MAX);
     if !fits || lowest < ONE_PPM || !healthy || rules.tiers.len() > TIERS_MAX || rules.life_us == 0 {
-        return Err(invalid("bounties: a budget of what was paid or more within 2^64, at most 16 tiers, multipliers from 1000000 on"));
+        return Err(invalid(
+            "bounties: a budget of what was paid or more within 2^64, at most 16 tiers, multipliers from 1000000 on",
+        ));
     }
     bounties::check_cards(state, highest)
 }

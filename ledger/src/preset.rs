@@ -295,7 +295,11 @@ impl Preset {
 
     fn check_rate(&self, place: usize, rate: &PresetRate) -> Result<(), PresetError> {
         let outside = |name: &str, expected, given| {
-            Err(PresetError::OutOfBounds { field: format!("rate_card.models[{place}].{name}"), expected, given })
+            Err(PresetError::OutOfBounds {
+                field: format!("rate_card.models[{place}].{name}"),
+                expected,
+                given,
+            })
         };
         if rate.per_units == 0 {
             return outside("per_units", "at least 1", "0".to_owned());
@@ -304,7 +308,11 @@ impl Preset {
         if u64::from(share) + u64::from(headroom) > 1_000_000 {
             let sum = u64::from(share) + u64::from(headroom);
             let given = format!("{share} + {headroom} = {sum} ppm");
-            return outside("operator_share_ppm", "with headroom_ppm at most 1000000 ppm, the whole price", given);
+            return outside(
+                "operator_share_ppm",
+                "with headroom_ppm at most 1000000 ppm, the whole price",
+                given,
+            );
         }
         let Some(cost) = &rate.cost else { return Ok(()) };
         let asset = self.assets.iter().find(|asset| asset.symbol == rate.asset);
@@ -316,7 +324,10 @@ impl Preset {
         let paid = price.0.saturating_mul(i128::from(share)) / 1_000_000;
         if paid < cost_amount.0 {
             let paid = Amount(paid).to_decimal_string(scale);
-            let given = format!("{} x {share} ppm = {paid} for {} units that cost {cost}", rate.price, rate.per_units);
+            let given = format!(
+                "{} x {share} ppm = {paid} for {} units that cost {cost}",
+                rate.price, rate.per_units
+            );
             return outside("price", "a rate whose operator's share covers the cost", given);
         }
         Ok(())

@@ -332,7 +332,11 @@ fn a_bounty_is_never_charged_to_a_consumer() {
     let events = serve(&mut world, 1, 4, 90);
     let (with, paid) = (charge(&events), bounty(&events).expect("a bounty"));
     assert_eq!((with.cost, with.operator_share), (before.cost, before.operator_share));
-    assert_eq!((paid.multiplier_ppm, paid.amount), (1_050_000, Amount(40)), "trust of the first tier: 5 % of 800");
+    assert_eq!(
+        (paid.multiplier_ppm, paid.amount),
+        (1_050_000, Amount(40)),
+        "trust of the first tier: 5 % of 800"
+    );
     world.grant(2, 10_000, None);
     assert_eq!(bounty(&serve(&mut world, 2, 6, 90)), None, "nothing on unbacked credit");
     let own = AccountId(account(101).0);
@@ -387,9 +391,10 @@ fn a_share_with_its_multiplier_stays_below_the_whole() {
     let lack = |queue_ms, fallback_ppm| {
         bounties::multiplier_ppm(rules().bounties.as_ref().unwrap(), queue_ms, fallback_ppm)
     };
-    assert_eq!([lack(500, 0), lack(750, 0), lack(0, 550_000), lack(u64::MAX, 0)], [
-        1_000_000, 1_100_000, 1_100_000, 1_200_000
-    ]);
+    assert_eq!(
+        [lack(500, 0), lack(750, 0), lack(0, 550_000), lack(u64::MAX, 0)],
+        [1_000_000, 1_100_000, 1_100_000, 1_200_000]
+    );
     world.check_replay();
 }
 
@@ -440,7 +445,10 @@ fn fallback_is_paid_by_its_own_rule() {
     world.must(FallbackMarked { operator: operator(1), share_ppm: Some(0) });
     let events = serve(&mut world, 1, 2, 90);
     let paid = charge(&events);
-    assert_eq!((paid.cost, paid.operator_share, paid.platform_share), (Amount(1_000), Amount(0), Amount(1_000)));
+    assert_eq!(
+        (paid.cost, paid.operator_share, paid.platform_share),
+        (Amount(1_000), Amount(0), Amount(1_000))
+    );
     let marked = found(&events, |body| match body {
         EventBody::JobShareSet(e) => Some(e.reason),
         _ => None,
@@ -502,11 +510,12 @@ fn health_ramp_and_uptime_follow_from_the_log() {
     let standing = |world: &World| views::standing(&world.state, &operator(1), world.now_us).unwrap();
     let now = standing(&world);
     assert_eq!((now.successes, now.failures, now.health_ppm, now.ramp_ppm), (1, 1, 500_000, 100_000));
-    let online = UptimeNoted { operator: operator(1), online_us: 5 * HOUR, probes_passed: 2, probes_failed: 0 };
+    let online =
+        UptimeNoted { operator: operator(1), online_us: 5 * HOUR, probes_passed: 2, probes_failed: 0 };
     world.must(online);
     assert_eq!(standing(&world).health_ppm, 888_888, "8 of 9");
     world.now_us += 7 * DAY / 2;
-    assert_eq!(standing(&world).ramp_ppm, 549_999, "a second of the first week is before the rules");
+    assert_eq!(standing(&world).ramp_ppm, 550_000, "half of the way from a tenth to all");
     world.now_us += 14 * DAY;
     let later = standing(&world);
     assert_eq!((later.successes, later.failures, later.ramp_ppm), (0, 0, 1_000_000));
@@ -525,7 +534,11 @@ fn a_missed_service_level_is_credited_by_its_rule() {
     world.now_us = DAY + S;
     world.admit(1, 4, 90, 10).unwrap();
     world.now_us = DAY + 31 * S;
-    assert_eq!(charge(&world.capture(4, 90, 10).unwrap()).cost, Amount(1_000), "it ended mid-stream, and pays");
+    assert_eq!(
+        charge(&world.capture(4, 90, 10).unwrap()).cost,
+        Amount(1_000),
+        "it ended mid-stream, and pays"
+    );
     let events = world.must(measure(98));
     let credit = found(&events, |body| match body {
         EventBody::ServiceMeasured(e) => Some((e.spent.0, e.credit.0)),

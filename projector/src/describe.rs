@@ -106,10 +106,21 @@ impl Teller<'_> {
             | BatchReplaced(_) | SolvencyChecked(_) => money::sentence(self),
             HoldPlaced(_) | HoldVoided(_) | HoldExpired(_) | HoldExtended(_) | JobDispatched(_)
             | UsageCaptured(_) | CaptureReversed(_) => charge::sentence(self),
-            EconomyPublished(_) | AllotmentDayOpened(_) | StakeAllotted(_) | SignUpCredited(_)
-            | BountyPublished(_) | BountyPaid(_) | BountyTakenBack(_) | PayoutCutStarted(_)
-            | JobShareSet(_) | FallbackMarked(_) | UptimeNoted(_) | OperatorStruck(_)
-            | ServiceMeasured(_) | TreasuryEpochClosed(_) | TreasuryEpochPaid(_) => economy::sentence(self),
+            EconomyPublished(_)
+            | AllotmentDayOpened(_)
+            | StakeAllotted(_)
+            | SignUpCredited(_)
+            | BountyPublished(_)
+            | BountyPaid(_)
+            | BountyTakenBack(_)
+            | PayoutCutStarted(_)
+            | JobShareSet(_)
+            | FallbackMarked(_)
+            | UptimeNoted(_)
+            | OperatorStruck(_)
+            | ServiceMeasured(_)
+            | TreasuryEpochClosed(_)
+            | TreasuryEpochPaid(_) => economy::sentence(self),
         }
     }
 

@@ -104,9 +104,11 @@ fn economy_rules() -> EconomyPublished {
     }
 }
 
-fn economy_bodies() -> Vec<EventBody> {
-    let (job, operator, node) = (JobId([50; 16]), OperatorId([51; 32]), NodeId([52; 16]));
-    let (account, wallet) = (AccountId([53; 16]), EvmAddress([54; 20]));
+const EARNER: AccountId = AccountId([53; 16]);
+const EARNER_WALLET: EvmAddress = EvmAddress([54; 20]);
+
+fn allotment_bodies() -> Vec<EventBody> {
+    let (account, wallet) = (EARNER, EARNER_WALLET);
     vec![
         economy_rules().into(),
         AllotmentDayOpened {
@@ -134,6 +136,12 @@ fn economy_bodies() -> Vec<EventBody> {
         .into(),
         StakeAllotted { day: 20_717, account, wallet, stake_units: 5, amount: Amount(0), grant: None }.into(),
         SignUpCredited { account, grant: GrantId(71), day_left: Amount(9), left: Amount(99) }.into(),
+    ]
+}
+
+fn conduct_bodies() -> Vec<EventBody> {
+    let (job, operator, node) = (JobId([50; 16]), OperatorId([51; 32]), NodeId([52; 16]));
+    vec![
         BountyPublished {
             model: "SmolLM2-135M-Instruct".into(),
             queue_ms: 900,
@@ -146,14 +154,8 @@ fn economy_bodies() -> Vec<EventBody> {
         BountyPaid { job, operator, multiplier_ppm: 1_080_000, base: Amount(100), amount: Amount(8) }.into(),
         BountyTakenBack { job, operator, amount: Amount(8) }.into(),
         PayoutCutStarted { operator, node, model: "m".into(), cut_ppm: 500_000, until_us: 9 }.into(),
-        JobShareSet {
-            job,
-            operator,
-            card_share_ppm: 800_000,
-            share_ppm: 400_000,
-            reason: ShareReason::Cut,
-        }
-        .into(),
+        JobShareSet { job, operator, card_share_ppm: 800_000, share_ppm: 400_000, reason: ShareReason::Cut }
+            .into(),
         FallbackMarked { operator, share_ppm: Some(0) }.into(),
         FallbackMarked { operator, share_ppm: None }.into(),
         UptimeNoted { operator, online_us: 3_600_000_000, probes_passed: 3, probes_failed: 1 }.into(),
@@ -169,6 +171,12 @@ fn economy_bodies() -> Vec<EventBody> {
             }],
         }
         .into(),
+    ]
+}
+
+fn settled_bodies() -> Vec<EventBody> {
+    let (account, wallet) = (EARNER, EARNER_WALLET);
+    vec![
         ServiceMeasured {
             package: GrantId(72),
             day: 20_716,
@@ -501,7 +509,8 @@ fn samples() -> Vec<Event> {
         }
         .into(),
     ];
-    let bodies = [bodies.concat(), added.to_vec(), economy_bodies()].concat();
+    let bodies =
+        [bodies.concat(), added.to_vec(), allotment_bodies(), conduct_bodies(), settled_bodies()].concat();
     let actors = [
         Actor::Writer,
         Actor::Admin,

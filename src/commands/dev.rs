@@ -30,7 +30,8 @@ impl Dev {
         let Dev::Advance(advance) = self;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let time_s = runtime.block_on(advance.run())?;
-        let text = format!("The chain's clock went {} s forward: its newest block is of {time_s}.", advance.seconds);
+        let text =
+            format!("The chain's clock went {} s forward: its newest block is of {time_s}.", advance.seconds);
         output.result(&text, &json!({"seconds": advance.seconds, "time_s": time_s}));
         Ok(ExitCode::SUCCESS)
     }

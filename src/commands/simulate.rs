@@ -28,7 +28,9 @@ impl Simulate {
     pub fn run(self, output: Output) -> Result<ExitCode> {
         let (file, text) = match shipped(&self.preset) {
             Some(text) => (format!("presets/{}.toml", self.preset), text.to_owned()),
-            None => (self.preset.clone(), std::fs::read_to_string(&self.preset).with_context(|| self.unknown())?),
+            None => {
+                (self.preset.clone(), std::fs::read_to_string(&self.preset).with_context(|| self.unknown())?)
+            }
         };
         let preset = preset_file::read(&file, &text)?;
         let load = match &self.load {

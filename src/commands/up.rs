@@ -3,9 +3,9 @@
 use crate::network::chain_options::ChainOptions;
 use crate::network::{AfterReorg, Network, NetworkOptions};
 use crate::output::Output;
+use crate::story;
 use crate::story::customer::Customer;
 use crate::story::events::EventLog;
-use crate::story;
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use ledger::preset::Preset;

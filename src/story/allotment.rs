@@ -29,6 +29,8 @@ const UNIT_BASE: u128 = 1_000_000_000_000;
 const PACKAGE: u32 = 1;
 /// The chain's clock goes on by so much, so that the second of the stake is over.
 const STAKE_SECONDS: u64 = 2;
+/// How often the clock is looked at.
+const CLOCK_TICK: Duration = Duration::from_millis(100);
 
 /// Walks it.
 pub(super) async fn walk(network: &Network, events: &EventLog, tell: &Teller<'_>) -> Result<()> {
@@ -44,6 +46,10 @@ pub(super) async fn walk(network: &Network, events: &EventLog, tell: &Teller<'_>
     super::capture(network, &customer, &hold, events, tell).await?;
     pay_workers(network, &economy, events, tell).await?;
     lapse(grant, events, tell).await
+}
+
+fn now_us() -> Result<u64> {
+    Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_micros() as u64)
 }
 
 fn units(units: u64) -> String {
@@ -95,7 +101,9 @@ async fn buy_package(
     economy.approve_packages(&wallet, price).await?;
     economy.buy_package(&wallet, PACKAGE, wallet.address(), price).await?;
     let pick = |body: &EventBody| match body {
-        EventBody::GrantIssued(e) if e.source == GrantSource::Package && e.account == customer.account => Some(e.grant),
+        EventBody::GrantIssued(e) if e.source == GrantSource::Package && e.account == customer.account => {
+            Some(e.grant)
+        }
         _ => None,
     };
     let (event, grant) = events.find("package", pick).await?;
@@ -112,11 +120,13 @@ async fn buy_package(
 async fn wait_for_day(network: &Network, tell: &Teller<'_>) -> Result<()> {
     let rules = network.client.read(|state| views::rules(state).map(|rules| rules.day_us)).await?;
     let day_us = rules.context("the network has no rules of an economy")?;
-    let now_us = SystemTime::now().duration_since(UNIX_EPOCH)?.as_micros() as u64;
-    let left_us = day_us - now_us % day_us;
-    tell.note(&format!("the next day begins in {} s", left_us / 1_000_000));
-    // A little into the day: the writer's clock must agree.
-    tokio::time::sleep(Duration::from_micros(left_us + 50_000)).await;
+    let today = now_us()? / day_us;
+    tell.note(&format!("the next day begins in {} s", (day_us - now_us()? % day_us) / 1_000_000));
+    // It is the clock itself that is awaited.
+    let mut tick = tokio::time::interval(CLOCK_TICK);
+    while now_us()? / day_us == today {
+        tick.tick().await;
+    }
     Ok(())
 }
 
@@ -130,7 +140,7 @@ async fn open_day(
     dev::increase_time(network.deployment.chain(), STAKE_SECONDS).await?;
     let total = economy.eligible_stakes(&[], block).await?.total_base_units;
     let reserve_units = economy.treasury_free().await?;
-    let now_us = SystemTime::now().duration_since(UNIX_EPOCH)?.as_micros() as u64;
+    let now_us = now_us()?;
     let day = network.client.read(move |state| views::day_of(state, now_us)).await?;
     let command = OpenAllotmentDay {
         day,
@@ -242,7 +252,8 @@ async fn lapse(grant: GrantId, events: &EventLog, tell: &Teller<'_>) -> Result<(
         _ => None,
     };
     let (event, lapsed) = events.find("lapse", pick).await?;
-    let text = format!("The day is over: {} base units that were not used lapsed. Nothing rolls over.", lapsed.0);
+    let text =
+        format!("The day is over: {} base units that were not used lapsed. Nothing rolls over.", lapsed.0);
     tell.step("lapse", &text, Some(&event), json!({"lapsed": lapsed}));
     Ok(())
 }

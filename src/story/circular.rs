@@ -105,12 +105,7 @@ async fn take_earnings(
     Ok(Customer { account, api_key, wallet_number: NO_WALLET })
 }
 
-async fn bounty(
-    network: &Network,
-    operator: OperatorId,
-    events: &EventLog,
-    tell: &Teller<'_>,
-) -> Result<()> {
+async fn bounty(network: &Network, operator: OperatorId, events: &EventLog, tell: &Teller<'_>) -> Result<()> {
     let model = network.first_model().await?;
     let command = PublishBounty { model: model.clone(), queue_ms: QUEUE_MS, fallback_ppm: 0 };
     submit(network, "bounty", Actor::Gateway, command.into()).await?;
@@ -131,6 +126,11 @@ async fn bounty(
         Amount(standing.health_ppm.into()).to_decimal_string(4),
         Amount(standing.ramp_ppm.into()).to_decimal_string(4)
     );
-    tell.step("bounty", &text, Some(&event), json!({"multiplier_ppm": bounty.multiplier_ppm, "standing": standing}));
+    tell.step(
+        "bounty",
+        &text,
+        Some(&event),
+        json!({"multiplier_ppm": bounty.multiplier_ppm, "standing": standing}),
+    );
     Ok(())
 }

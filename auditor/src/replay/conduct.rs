@@ -96,7 +96,9 @@ pub(super) fn note(world: &mut World, header: &Header, body: &EventBody) {
         return;
     }
     let failed = match body {
-        EventBody::HoldVoided(e) if matches!(e.reason, VoidReason::OperatorFault | VoidReason::ReceiptInvalid) => {
+        EventBody::HoldVoided(e)
+            if matches!(e.reason, VoidReason::OperatorFault | VoidReason::ReceiptInvalid) =>
+        {
             let job = world.holds.get(&e.hold).and_then(|job| world.jobs.get(job));
             job.and_then(|job| job.attempts.last())
         }
@@ -156,11 +158,7 @@ fn health(world: &World, row: &Conduct, time_us: u64) -> Option<i128> {
 }
 
 /// The bounty that a charge demands: it is the next event.
-pub(super) fn bounty_due(
-    world: &mut World,
-    header: &Header,
-    event: &UsageCaptured,
-) -> Option<()> {
+pub(super) fn bounty_due(world: &mut World, header: &Header, event: &UsageCaptured) -> Option<()> {
     let rules = world.economy.rules.as_ref()?.bounties.as_ref()?;
     let job = event.job;
     let row = world.jobs.get(&job)?;
@@ -173,7 +171,8 @@ pub(super) fn bounty_due(
     }
     let health = health(world, conduct, header.time_us)?;
     let age_us = header.time_us.saturating_sub(conduct.since_us);
-    let reached = rules.tiers.iter().filter(|tier| age_us >= tier.age_us && health >= i128::from(tier.health_ppm));
+    let reached =
+        rules.tiers.iter().filter(|tier| age_us >= tier.age_us && health >= i128::from(tier.health_ppm));
     let multiplier_ppm = bounty.multiplier_ppm.min(reached.map(|tier| tier.multiplier_ppm_max).max()?);
     let shares = spread(event.operator_share.0, event.cost.0, &event.slices)?;
     let backed = |grant: protocol::event::GrantId| {
@@ -234,17 +233,27 @@ fn bounty_legs(
 }
 
 /// That it was due, and how much, was judged when it came.
-pub(crate) fn bounty_paid(world: &mut World, judge: &mut Judge, event: &BountyPaid, demanded: bool) -> Option<Legs> {
+pub(crate) fn bounty_paid(
+    world: &mut World,
+    judge: &mut Judge,
+    event: &BountyPaid,
+    demanded: bool,
+) -> Option<Legs> {
     undue(judge, demanded, "bounty_paid");
     let (legs, key) = bounty_legs(world, judge, (event.job, event.operator), event.amount.0)?;
     super::earnings::earn(world, key, event.amount.0);
-    let budget = world.economy.rules.as_ref().and_then(|rules| rules.bounties.as_ref()).map_or(0, |b| b.budget.0);
+    let budget =
+        world.economy.rules.as_ref().and_then(|rules| rules.bounties.as_ref()).map_or(0, |b| b.budget.0);
     let paid = world.economy.conducts.paid;
     judge.require(KIND, format_args!("bounties within their budget, {budget}"), paid, || paid <= budget);
     Some(legs)
 }
 
-pub(crate) fn bounty_taken_back(world: &mut World, judge: &mut Judge, event: &BountyTakenBack) -> Option<Legs> {
+pub(crate) fn bounty_taken_back(
+    world: &mut World,
+    judge: &mut Judge,
+    event: &BountyTakenBack,
+) -> Option<Legs> {
     let row = judge.known(KIND, world.jobs.get(&event.job), "job", event.job)?;
     let undone = row.is_reversed;
     judge.require(KIND, "a bounty goes back with its charge", event.job, || undone);
@@ -322,7 +331,9 @@ pub(crate) fn share_set(
     let charged = job.charges.iter().any(|charge| charge.event.operator == event.operator);
     let key = (event.job, event.operator);
     let is_new = world.economy.conducts.shares.insert(key, event.share_ppm).is_none();
-    judge.require(KIND, "a job's share is set once, before its first charge", event.job, || is_new && !charged);
+    judge.require(KIND, "a job's share is set once, before its first charge", event.job, || {
+        is_new && !charged
+    });
     Some(Legs::default())
 }
 

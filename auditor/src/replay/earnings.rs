@@ -3,16 +3,16 @@
 
 use super::books::{BookKey, Legs};
 use super::captures::{Charge, spread};
+use super::conduct;
 use super::judge::Judge;
 use super::wallets::Interval;
-use super::conduct;
 use super::world::World;
 use crate::checks::CheckKind;
 use protocol::asset::AssetId;
-use protocol::event::{GrantId, Header};
 use protocol::event::account::AccountKind;
 use protocol::event::grant::{Backing, EarningsTaken, GrantIssued};
 use protocol::event::job::UsageCaptured;
+use protocol::event::{GrantId, Header};
 use protocol::id::{AccountId, JobId, OperatorId};
 use std::collections::BTreeMap;
 

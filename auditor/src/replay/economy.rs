@@ -116,7 +116,8 @@ pub(crate) fn published(
 /// A package sold is revenue of its day.
 pub(super) fn granted(world: &mut World, header: &Header, event: &GrantIssued) {
     let economy = &mut world.economy;
-    if event.source == GrantSource::Package && economy.allotment().map(|rules| rules.asset) == Some(event.asset)
+    if event.source == GrantSource::Package
+        && economy.allotment().map(|rules| rules.asset) == Some(event.asset)
     {
         let day = economy.days.entry(economy_day(&economy.rules, header.time_us)).or_default();
         day.1 = day.1.saturating_add(event.amount.0);
@@ -171,7 +172,8 @@ pub(crate) fn day_opened(
     judge.equal(KIND, "mean usage of 28 days", usage_28, event.usage_mean_28.0);
     judge.equal(KIND, "the pool before", before, event.pool_before.0);
     let step = i128::from(rules.step_ppm);
-    let ratio = usage_7.saturating_mul(ONE).checked_div(usage_28).unwrap_or(ONE).clamp(ONE - step, ONE + step);
+    let ratio =
+        usage_7.saturating_mul(ONE).checked_div(usage_28).unwrap_or(ONE).clamp(ONE - step, ONE + step);
     judge.equal(KIND, "what usage made of the pool", ratio, i128::from(event.ratio_ppm));
     let unit = judge.known(KIND, world.vault_unit(rules.asset), "asset", rules.asset.0)?;
     let wanted = before.saturating_mul(ratio).div_euclid(ONE).max(rules.pool_floor.0);
@@ -204,12 +206,7 @@ struct Filled<'a> {
     amount: i128,
 }
 
-fn check_filled(
-    world: &World,
-    judge: &mut Judge,
-    id: Option<GrantId>,
-    filled: &Filled<'_>,
-) -> Option<()> {
+fn check_filled(world: &World, judge: &mut Judge, id: Option<GrantId>, filled: &Filled<'_>) -> Option<()> {
     let grant: Option<&Grant> = id
         .filter(|id| id.0 as usize + 1 == world.grants.len())
         .and_then(|id| world.grants.get(id.0 as usize));
@@ -360,12 +357,23 @@ pub(crate) fn service_measured(
     Some(Legs::default())
 }
 
-pub(crate) fn epoch_closed(world: &mut World, judge: &mut Judge, event: &TreasuryEpochClosed) -> Option<Legs> {
+pub(crate) fn epoch_closed(
+    world: &mut World,
+    judge: &mut Judge,
+    event: &TreasuryEpochClosed,
+) -> Option<Legs> {
     let unit = judge.known(KIND, world.vault_unit(event.asset), "asset", event.asset.0)?;
     let economy = &mut world.economy;
     let asset = economy.allotment().map(|rules| rules.asset);
-    judge.require(KIND, "the treasury pays in the allotment's asset", event.asset.0, || asset == Some(event.asset));
-    judge.equal(KIND, "the treasury's epochs follow each other", economy.epoch.saturating_add(1), event.epoch);
+    judge.require(KIND, "the treasury pays in the allotment's asset", event.asset.0, || {
+        asset == Some(event.asset)
+    });
+    judge.equal(
+        KIND,
+        "the treasury's epochs follow each other",
+        economy.epoch.saturating_add(1),
+        event.epoch,
+    );
     let none_open = economy.open_epoch.is_none();
     judge.require(KIND, "one epoch is open at a time", event.epoch, || none_open);
     let day = economy.day.as_mut().filter(|day| day.event.day == event.day);
@@ -384,7 +392,9 @@ pub(crate) fn epoch_closed(world: &mut World, judge: &mut Judge, event: &Treasur
         let key = (payout.account, event.asset, Backing::Treasury);
         let earned = world.earned.entry(key).or_default();
         let waiting = earned.waiting;
-        judge.require(KIND, format_args!("1 to what waits, {waiting}"), amount, || (1..=waiting).contains(&amount));
+        judge.require(KIND, format_args!("1 to what waits, {waiting}"), amount, || {
+            (1..=waiting).contains(&amount)
+        });
         earned.waiting = waiting.saturating_sub(amount);
         let paid = economy.paid_units.entry(payout.account).or_default();
         *paid = paid.saturating_add(payout.added_units);

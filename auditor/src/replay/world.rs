@@ -229,13 +229,7 @@ impl World {
     }
 
     /// The event's own rule: what it demands, what it changes, which legs it gives. `None` when it names what is not there.
-    fn rule(
-        &mut self,
-        judge: &mut Judge,
-        header: &Header,
-        body: &EventBody,
-        demanded: bool,
-    ) -> Option<Legs> {
+    fn rule(&mut self, judge: &mut Judge, header: &Header, body: &EventBody, demanded: bool) -> Option<Legs> {
         match body {
             EventBody::NetworkOpened(e) => policy::network_opened(self, judge, e),
             EventBody::WriterChanged(e) => policy::writer_changed(self, judge, e),
@@ -320,9 +314,12 @@ impl World {
         let open = self.jobs.values().filter(|job| job.is_open);
         let open: i128 = open.map(Job::held).fold(0, i128::saturating_add);
         let due = self.economy.conducts.due_kind();
-        judge.require(CheckKind::Economies, "nothing that a rule demands is left out", due.unwrap_or("-"), || {
-            due.is_none()
-        });
+        judge.require(
+            CheckKind::Economies,
+            "nothing that a rule demands is left out",
+            due.unwrap_or("-"),
+            || due.is_none(),
+        );
         judge.equal(CheckKind::Holds, "what grants hold is what open holds reserve", open, held);
     }
 }

@@ -79,7 +79,8 @@ impl Operators {
         let card = ledger::query::rate_card(&world.state, u64::MAX).map(|published| published.card.clone());
         let rate = card.and_then(|card| card.models.first().cloned());
         let units = load.input_units + load.output_units;
-        let price = rate.and_then(|rate| price_ceil(rate.price, rate.per_units, units)).unwrap_or(Amount::ZERO);
+        let price =
+            rate.and_then(|rate| price_ceil(rate.price, rate.per_units, units)).unwrap_or(Amount::ZERO);
         let mut operators = Operators {
             actors: Vec::new(),
             load: load.clone(),
@@ -239,7 +240,8 @@ impl Operators {
             return Ok(());
         }
         for at in 0..2 {
-            let fallback_ppm = (self.unserved[at] * 1_000_000).checked_div(self.asked[at]).unwrap_or(0) as u32;
+            let fallback_ppm =
+                (self.unserved[at] * 1_000_000).checked_div(self.asked[at]).unwrap_or(0) as u32;
             let queue_ms = QUEUE_MS_IDLE + u64::from(fallback_ppm) / 200;
             let model = world.models[at].clone();
             world.run(PublishBounty { model, queue_ms, fallback_ppm })?;
@@ -355,6 +357,10 @@ impl Operators {
         if views::rules(&world.state).is_some_and(|rules| rules.conduct.is_some()) {
             let events = world.run(StrikeOperator { job })?;
             self.book(world, &events);
+            // Perhaps banned: the next hour tells.
+            for identity in &mut self.actors[at].identities {
+                identity.spare_ppm = 0;
+            }
         }
         Ok(())
     }
@@ -429,7 +435,8 @@ impl Operators {
         let backings = ledger::query::balance_sources(&world.state, &event.slices);
         let Some(figures) = self.of(&event.operator) else { return };
         figures.jobs += 1;
-        let unbacked: i128 = backings.iter().filter(|(backing, _)| *backing == Backing::Unbacked).map(|(_, a)| a.0).sum();
+        let unbacked: i128 =
+            backings.iter().filter(|(backing, _)| *backing == Backing::Unbacked).map(|(_, a)| a.0).sum();
         let part = event.operator_share.0 * unbacked / event.cost.0.max(1);
         figures.unbacked.0 += part;
         figures.earned.0 += event.operator_share.0 - part;

@@ -64,6 +64,8 @@ pub(super) struct World {
     random: u64,
     lapsed: i128,
     paid_units: u64,
+    /// Every event from here on, where somebody wants them.
+    pub(super) trail: Option<Vec<Event>>,
 }
 
 impl World {
@@ -86,6 +88,7 @@ impl World {
             random: load.seed ^ 0x9e37_79b9_7f4a_7c15,
             lapsed: 0,
             paid_units: 0,
+            trail: None,
         };
         world.run(preset.network("counterfoil.localhost/simulation/0")?)?;
         if let Some(economy) = preset.economy()? {
@@ -101,7 +104,9 @@ impl World {
         self.next += 1;
         let key = IdempotencyKey::internal("simulation", &[&self.next.to_be_bytes()]);
         let command = Command::new(key, Actor::Admin, body);
-        let Decision::New(events) = decide(&self.state, &command, self.now_us)? else { return Ok(Vec::new()) };
+        let Decision::New(events) = decide(&self.state, &command, self.now_us)? else {
+            return Ok(Vec::new());
+        };
         for event in &events {
             apply(&mut self.state, event).expect("what the ledger decided it applies");
             match &event.body {
@@ -109,6 +114,9 @@ impl World {
                 EventBody::TreasuryEpochPaid(e) => self.paid_units += e.units,
                 _ => {}
             }
+        }
+        if let Some(trail) = &mut self.trail {
+            trail.extend_from_slice(&events);
         }
         let hash = Hash32(*blake3::hash(&self.next.to_be_bytes()).as_bytes());
         let number = self.state.last_commit() + 1;
@@ -181,16 +189,21 @@ impl World {
     /// An hour passes: what is due ends, and every six hours the treasury pays its workers.
     pub(super) fn pass_hour(&mut self) -> Result<(), Refusal> {
         self.now_us += HOUR_US;
-        loop {
-            match self.run(ExpireDue { events_max: EXPIRE_EVENTS_MAX }) {
-                Ok(_) => {}
-                Err(Refusal::NothingDue { .. }) => break,
-                Err(refusal) => return Err(refusal),
-            }
-        }
+        self.expire()?;
         let hour = (self.now_us - BEGIN_US) / HOUR_US;
         let has_treasury = views::rules(&self.state).is_some_and(|rules| rules.allotment.is_some());
         if hour.is_multiple_of(6) && has_treasury { self.pay_workers() } else { Ok(()) }
+    }
+
+    /// Ends what is due.
+    pub(super) fn expire(&mut self) -> Result<(), Refusal> {
+        loop {
+            match self.run(ExpireDue { events_max: EXPIRE_EVENTS_MAX }) {
+                Ok(_) => {}
+                Err(Refusal::NothingDue { .. }) => return Ok(()),
+                Err(refusal) => return Err(refusal),
+            }
+        }
     }
 
     fn pay_workers(&mut self) -> Result<(), Refusal> {

@@ -224,7 +224,8 @@ pub(crate) fn apply_taken_back(state: &mut State, event: &BountyTakenBack) -> Re
     earnings::wait(state, key, -event.amount.0);
     state.economy.bounties.paid.0 -= event.amount.0;
     let note = state.economy.jobs.get_mut(&event.job);
-    let bounties = &mut note.ok_or(ApplyError::Impossible("a bounty is taken back that was not paid"))?.bounties;
+    let bounties =
+        &mut note.ok_or(ApplyError::Impossible("a bounty is taken back that was not paid"))?.bounties;
     let mut open = event.amount.0;
     for (_, paid) in bounties.iter_mut().filter(|(operator, _)| *operator == event.operator) {
         let back = open.min(paid.0);

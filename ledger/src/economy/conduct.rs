@@ -102,12 +102,7 @@ impl Conduct {
     }
 
     /// The highest multiplier of the tiers it reaches; `None` when it reaches none, or was struck.
-    pub(crate) fn multiplier_ppm(
-        &self,
-        tiers: &[TrustTier],
-        now_us: u64,
-        health_ppm: u32,
-    ) -> Option<u32> {
+    pub(crate) fn multiplier_ppm(&self, tiers: &[TrustTier], now_us: u64, health_ppm: u32) -> Option<u32> {
         if self.strikes > 0 || self.fallback_ppm.is_some() {
             return None;
         }
@@ -187,7 +182,8 @@ pub(crate) fn share(
     if let Some(fallback_ppm) = conduct.fallback_ppm {
         return set(fallback_ppm.min(card_share_ppm), ShareReason::Fallback);
     }
-    let cut = rules(state).zip(conduct.cut.as_ref()).map_or(0, |(rules, cut)| cut_ppm(rules, cut, plan.now_us));
+    let cut =
+        rules(state).zip(conduct.cut.as_ref()).map_or(0, |(rules, cut)| cut_ppm(rules, cut, plan.now_us));
     if cut == 0 {
         return (card_share_ppm, None);
     }
@@ -207,7 +203,9 @@ pub(crate) fn plan_switch(plan: &mut Plan, command: &NodeRegistered) {
         (None, Some((at_us, models))) if at_us.saturating_add(rules.cut_us) > plan.now_us => models,
         _ => &[],
     };
-    let Some(model) = served.iter().find(|model| command.models.binary_search(model).is_err()) else { return };
+    let Some(model) = served.iter().find(|model| command.models.binary_search(model).is_err()) else {
+        return;
+    };
     let (operator, node, model) = (command.operator, command.node, model.clone());
     let until_us = plan.now_us.saturating_add(rules.cut_us);
     if rules.cut_ppm > 0 {
@@ -284,7 +282,10 @@ pub(crate) fn decide_strike(plan: &mut Plan, command: &StrikeOperator) -> Result
     if conduct.struck.contains(&command.job) {
         return no("the operator was struck for it already");
     }
-    let own = state.earnings.iter().filter(|((account, _, _), e)| *account == operator.account_no && e.waiting.0 > 0);
+    let own = state
+        .earnings
+        .iter()
+        .filter(|((account, _, _), e)| *account == operator.account_no && e.waiting.0 > 0);
     let forfeited: Vec<Forfeit> = own
         .map(|((_, asset, paper), earning)| Forfeit {
             asset: *asset,
@@ -315,7 +316,8 @@ pub(crate) fn apply_cut(state: &mut State, event: &PayoutCutStarted) -> Result<(
 }
 
 pub(crate) fn apply_share(state: &mut State, header: &Header, event: &JobShareSet) -> Result<(), ApplyError> {
-    if event.share_ppm > event.card_share_ppm || state.economy.share_of(event.job, &event.operator).is_some() {
+    if event.share_ppm > event.card_share_ppm || state.economy.share_of(event.job, &event.operator).is_some()
+    {
         return Err(ApplyError::Impossible("a job's share is set once, at most the card's"));
     }
     state.job_no(event.job)?;

@@ -52,7 +52,8 @@ pub(crate) fn decide_close(plan: &mut Plan, command: &CloseTreasuryEpoch) -> Res
     let mut legs = Legs::default();
     for operator in state.operators.values() {
         let waiting = state.earnings.get(&(operator.account_no, rules.asset, Paper::Treasury));
-        let added_units = waiting.map_or(0, |e| u64::try_from(e.waiting.0 / unit).unwrap_or(u64::MAX)).min(left);
+        let added_units =
+            waiting.map_or(0, |e| u64::try_from(e.waiting.0 / unit).unwrap_or(u64::MAX)).min(left);
         let known = payouts.iter().any(|payout: &Payout| payout.account == operator.account);
         if added_units == 0 || known || payouts.len() == PAYEES_MAX {
             continue;

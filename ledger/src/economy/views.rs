@@ -123,7 +123,12 @@ pub fn entitlement(state: &State, account: AccountId, now_us: u64) -> Option<Ent
     };
     if let Some(packages) = rules.packages.as_ref().filter(|_| live(GrantSource::Package)) {
         let concurrency = Some(packages.concurrency);
-        return Some(Entitlement { lane: "dedicated", concurrency, requests_per_minute: None, models: vec![] });
+        return Some(Entitlement {
+            lane: "dedicated",
+            concurrency,
+            requests_per_minute: None,
+            models: vec![],
+        });
     }
     let open = Entitlement { lane: "open", concurrency: None, requests_per_minute: None, models: vec![] };
     Some(match rules.allotment.as_ref().filter(|_| live(GrantSource::Allotment)) {

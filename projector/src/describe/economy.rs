@@ -37,7 +37,9 @@ pub(super) fn sentence(teller: &Teller<'_>) -> String {
             percent(e.cut_ppm)
         ),
         EventBody::FallbackMarked(e) => match e.share_ppm {
-            Some(share) => format!("{} is fallback hardware and gets {} of a charge.", e.operator, percent(share)),
+            Some(share) => {
+                format!("{} is fallback hardware and gets {} of a charge.", e.operator, percent(share))
+            }
             None => format!("{} is no fallback hardware any more.", e.operator),
         },
         EventBody::UptimeNoted(e) => format!(

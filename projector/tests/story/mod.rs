@@ -6,6 +6,7 @@ use protocol::asset::{Asset, AssetId, VaultRef};
 use protocol::event::account::*;
 use protocol::event::batch::*;
 use protocol::event::chain::*;
+use protocol::event::economy::*;
 use protocol::event::grant::*;
 use protocol::event::hold::*;
 use protocol::event::job::*;
@@ -131,7 +132,85 @@ pub fn log_with_earnings() -> Vec<Event> {
     log.plain(GrantIssued { account: EARNER, priority: 40, ..bucket });
     let taken = EarningsTaken { grant: GrantId(4), amount: Amount(320) };
     log.add(taken, &[(ACCRUED, 320), (number.0, -320)], &[]);
+    allotments(&mut log);
+    conduct(&mut log);
     log.events
+}
+
+fn allotments(log: &mut Log) {
+    log.plain(EconomyPublished {
+        version: 1,
+        day_us: 86_400_000_000,
+        allotment: None,
+        sign_up: None,
+        bounties: None,
+        conduct: None,
+        packages: Some(PackageRules {
+            service_ppm_target: 990_000,
+            first_token_ms_max: 2_000,
+            credit_ppm: 100_000,
+            credit_life_us: 2_592_000_000_000,
+            concurrency: 8,
+        }),
+    });
+    log.plain(AllotmentDayOpened {
+        day: 20_717,
+        block: 700,
+        block_hash: Word32([0x91; 32]),
+        stake_units_total: 200_000_000,
+        reserve_units: 25_000_000,
+        revenue_mean_7: Amount(3_571_428_571),
+        usage_mean_7: Amount(11),
+        usage_mean_28: Amount(10),
+        pool_before: Amount(5_000_000_000),
+        ratio_ppm: 1_100_000,
+        pool: Amount(1_785_714_285),
+    });
+    let (account, wallet, stake_units) = (BOB, WALLET, 150_000_000);
+    log.plain(StakeAllotted { day: 20_717, account, wallet, stake_units, amount: Amount(9), grant: None });
+    let (day_left, left) = (Amount(900), Amount(99_900));
+    log.plain(SignUpCredited { account: BOB, grant: GrantId(0), day_left, left });
+    log.plain(ServiceMeasured {
+        package: GrantId(1),
+        day: 20_716,
+        requests: 100,
+        requests_met: 98,
+        spent: Amount(1_000),
+        credit: Amount(100),
+        grant: Some(GrantId(0)),
+    });
+    let batch = BatchId([0x43; 16]);
+    let address = EvmAddress([0x99; 20]);
+    let payouts = vec![Payout { account: EARNER, address, cumulative_units: 9, added_units: 4 }];
+    let closed = TreasuryEpochClosed { batch, epoch: 1, day: 20_717, asset: FOIL, payouts };
+    log.add(closed, &[(ACCRUED, 4_000), (SETTLING, -4_000)], &[]);
+    let paid = TreasuryEpochPaid { batch, tx: Word32([0x92; 32]), block: 701, units: 4 };
+    log.add(paid, &[(SETTLING, 4_000), (TREASURY, -4_000)], &[]);
+}
+
+fn conduct(log: &mut Log) {
+    let (operator, job, model) = (OPERATOR, JOB, "small".to_owned());
+    log.plain(BountyPublished {
+        model: model.clone(),
+        queue_ms: 900,
+        fallback_ppm: 60_000,
+        multiplier_ppm: 1_080_000,
+        until_us: 1_790_000_000_000_000,
+        budget_left: Amount(1_000_000),
+    });
+    let paid = BountyPaid { job, operator, multiplier_ppm: 1_080_000, base: Amount(100), amount: Amount(8) };
+    log.add(paid, &[(REVENUE, 8), (ACCRUED, -8)], &[]);
+    let back = BountyTakenBack { job, operator, amount: Amount(8) };
+    log.add(back, &[(REVENUE, -8), (ACCRUED, 8)], &[]);
+    let until_us = 1_790_259_200_000_000;
+    log.plain(PayoutCutStarted { operator, node: NODE, model, cut_ppm: 500_000, until_us });
+    let reason = ShareReason::Cut;
+    log.plain(JobShareSet { job, operator, card_share_ppm: 800_000, share_ppm: 400_000, reason });
+    log.plain(FallbackMarked { operator, share_ppm: Some(0) });
+    log.plain(UptimeNoted { operator, online_us: 3_600_000_000, probes_passed: 3, probes_failed: 1 });
+    let forfeited = vec![Forfeit { asset: FOIL, backing: Backing::Unbacked, amount: Amount(500) }];
+    let struck = OperatorStruck { operator, job, strikes: 2, banned: true, forfeited };
+    log.add(struck, &[(ACCRUED, 500), (REVENUE, -500)], &[]);
 }
 
 fn network(log: &mut Log) {

@@ -21,6 +21,7 @@ const ROOMS: &[Room] = &[
     Room { name: "protocol", may_use: &[] },
     Room { name: "kernels", may_use: &[] },
     Room { name: "ledger", may_use: &["protocol"] },
+    Room { name: "economy", may_use: &["ledger", "protocol"] },
     Room { name: "auditor", may_use: &["protocol"] },
     Room { name: "worker", may_use: &["kernels", "protocol"] },
     Room { name: "journal", may_use: &["ledger", "protocol"] },
@@ -39,7 +40,7 @@ const ROOMS: &[Room] = &[
 const OUTSIDE: &[&str] = &["tests", "xtask"];
 
 /// Pure rooms: time, chance and the network arrive in their arguments.
-const PURE_ROOMS: &[&str] = &["ledger", "protocol"];
+const PURE_ROOMS: &[&str] = &["economy", "ledger", "protocol"];
 const IMPURE_CRATES: &[&str] = &["async-nats", "axum", "futures", "rand", "reqwest", "tokio"];
 
 pub fn check(workspace: &Workspace) -> Result<Vec<Finding>> {
