@@ -2,8 +2,12 @@
 //!
 //! `cargo xtask up` and `cargo xtask test` are the two commands of the README; the rest is what they are made of.
 
+mod chaos;
+mod cluster;
 mod contracts;
 mod foreign;
+mod fuzz;
+mod load;
 mod ptx;
 mod sim;
 mod slither;
@@ -73,6 +77,22 @@ enum Verb {
     ///
     /// Example: cargo xtask sim --mutant reply-before-ack
     Sim(sim::Arguments),
+    /// Kill and stop the processes of a network under load, round after round; nothing may be lost or happen twice.
+    ///
+    /// Example: cargo xtask chaos --rounds 1000 --seed 7
+    Chaos(chaos::Arguments),
+    /// Put a running network under floods, in full, and print figures.
+    ///
+    /// Example: cargo xtask load
+    Load,
+    /// Run three nats-servers, two sequencers, two gateways and a worker as processes here; kill some; audit.
+    ///
+    /// Example: cargo xtask cluster
+    Cluster,
+    /// Change bytes at random and try them at every door; nothing may break.
+    ///
+    /// Example: cargo xtask fuzz --seconds 60
+    Fuzz(fuzz::Arguments),
     /// Check the house rules a compiler does not know: sizes, headers, arrows between rooms, leftovers.
     ///
     /// Example: cargo xtask tidy
@@ -88,6 +108,10 @@ fn main() -> ExitCode {
         Verb::Contracts { check } => contracts::run(&workspace, check),
         Verb::Ptx { check } => ptx::run(&workspace, check),
         Verb::Sim(arguments) => sim::run(&workspace, &arguments),
+        Verb::Chaos(arguments) => chaos::run(&workspace, &arguments),
+        Verb::Load => load::run(&workspace),
+        Verb::Cluster => cluster::run(&workspace),
+        Verb::Fuzz(arguments) => fuzz::run(&workspace, &arguments),
         Verb::Tidy => tidy::run(&workspace),
     });
     match result {
