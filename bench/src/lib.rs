@@ -3,10 +3,10 @@
 
 #![forbid(unsafe_code)]
 
-pub mod gateway;
 pub mod audit;
 mod books;
 pub mod export;
+pub mod gateway;
 pub mod growth;
 pub mod journal;
 pub mod kernels;

@@ -16,7 +16,7 @@ use crate::verifier::Charged;
 use kernels::ChatMessage;
 use ledger::query;
 use protocol::id::{Hash32, JobId, NodeId};
-use protocol::job_message::{JobBody, ResultMessage, sampling_key};
+use protocol::job_message::{JobBody, JobControls, ResultMessage, sampling_key};
 use protocol::rate::{ModelRate, ProofClass};
 use std::sync::Arc;
 use std::time::Duration;
@@ -143,6 +143,7 @@ fn body(shared: &Shared, rate: &ModelRate) -> Result<JobBody, String> {
         seed: None,
         sampling_key: sampling_key(None, &job, &Hash32(chance)),
         stop: Vec::new(),
+        controls: JobControls::default(),
         salt: Hash32(random_32().map_err(random)?),
     })
 }

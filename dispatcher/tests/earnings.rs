@@ -25,7 +25,9 @@ async fn what_was_earned_is_spendable_at_once() {
     assert_eq!(owner.get("/v1/earnings").await.json()["earnings"], json!([]), "no operator, nothing earned");
     let worker = Worker::start(&owner, 1, 4).await;
     assert_eq!(take(&owner, json!({})).await.status, 400, "nothing was earned yet");
-    worker.then(Script::Say("one two three four five six seven eight nine ten one two three four five six seven eight nine ten"));
+    worker.then(Script::Say(
+        "one two three four five six seven eight nine ten one two three four five six seven eight nine ten",
+    ));
     assert_eq!(customer.chat(json!({})).await.status, 200);
     let cost = CREDIT - network.balance(customer.account).await.0;
     let share = cost * 4 / 5;

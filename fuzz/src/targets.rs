@@ -209,7 +209,7 @@ fn checkpoint(input: &[u8]) -> Result<(), String> {
     let body = text.split_once("\n\n").map_or(text.to_owned(), |(body, _)| format!("{body}\n"));
     let checkpoint = Checkpoint::parse(&body).map_err(words)?;
     assert_eq!(Checkpoint::parse(&checkpoint.text()).map_err(words)?, checkpoint);
-    let nobody = Policy { logs: Vec::new() };
+    let nobody = Policy { logs: Vec::new(), quorum: Quorum::default() };
     assert!(nobody.open(text).is_err(), "a note was believed without a key");
     Ok(())
 }
@@ -219,7 +219,7 @@ fn proof(input: &[u8]) -> Result<(), String> {
     let proof = ProofFile::parse(text).map_err(words)?;
     assert_eq!(proof.text(), text, "a proof was taken that is not written so");
     assert!(
-        proof.check(b"leaf", &Policy { logs: Vec::new() }).is_err(),
+        proof.check(b"leaf", &Policy { logs: Vec::new(), quorum: Quorum::default() }).is_err(),
         "a proof without a key was believed"
     );
     Ok(())

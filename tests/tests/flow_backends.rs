@@ -81,7 +81,8 @@ impl Ground {
     fn worker(&self, dir: &Path, upstream: &Network) -> Worker {
         let pair = nkeys::KeyPair::new_user();
         let (_, key) = self.account();
-        let operator = json!({ "operator": pair.public_key(), "payout_address": format!("0x{}", "11".repeat(20)) });
+        let operator =
+            json!({ "operator": pair.public_key(), "payout_address": format!("0x{}", "11".repeat(20)) });
         let registered = self.call("POST", "/v1/operators", &key, Some(operator));
         secret(&dir.join("operator.seed"), &pair.seed().unwrap());
         secret(&dir.join("operator.jwt"), registered["nats_jwt"].as_str().unwrap());
@@ -129,7 +130,12 @@ fn a_foreign_server_serves_and_is_paid_by_our_own_count() {
     let upstream = Network::up(NetworkOptions { data: &dir.path().join("upstream"), story: false });
     let ground = Ground::start(dir.path());
     let (account, key) = ground.account();
-    ground.call("POST", "/v1/admin/grants", &ground.admin, Some(json!({ "account": account, "amount": "1" })));
+    ground.call(
+        "POST",
+        "/v1/admin/grants",
+        &ground.admin,
+        Some(json!({ "account": account, "amount": "1" })),
+    );
     let worker = ground.worker(dir.path(), &upstream);
     let question = json!([{ "role": "user", "content": "Name the capital of France." }]);
     let ask = |more: Value| {
@@ -143,7 +149,11 @@ fn a_foreign_server_serves_and_is_paid_by_our_own_count() {
     let answer = ground.call("POST", "/v1/chat/completions", &key, Some(ask(json!({}))));
     let text = answer["choices"][0]["message"]["content"].as_str().unwrap().to_owned();
     let (status, direct) = upstream.chat("Name the capital of France.", 24);
-    assert_eq!((status, &direct["choices"][0]["message"]["content"]), (200, &json!(text)), "passed on unchanged");
+    assert_eq!(
+        (status, &direct["choices"][0]["message"]["content"]),
+        (200, &json!(text)),
+        "passed on unchanged"
+    );
     assert!(text.contains("Paris"), "{text}");
     // Theirs counts the end token, ours what was delivered: never more.
     let counted = |answer: &Value| answer["usage"]["completion_tokens"].as_u64().unwrap();
@@ -164,7 +174,8 @@ fn a_foreign_server_serves_and_is_paid_by_our_own_count() {
     let arguments: Value = serde_json::from_str(call["arguments"].as_str().unwrap()).unwrap();
     assert!(arguments["ok"].is_boolean(), "{arguments}");
 
-    let completion = json!({ "model": MODEL, "prompt": "The capital of France is", "temperature": 0, "max_tokens": 4 });
+    let completion =
+        json!({ "model": MODEL, "prompt": "The capital of France is", "temperature": 0, "max_tokens": 4 });
     let completion = ground.call("POST", "/v1/completions", &key, Some(completion));
     assert!(completion["choices"][0]["text"].as_str().unwrap().contains("Paris"), "{completion}");
 

@@ -63,7 +63,8 @@ fn money_adds_up(network: &Network, before: i128) {
         assert_eq!(status, 200, "{path}: {value}");
         value
     };
-    let units = |value: &Value| -> i128 { value["base_units"].as_str().expect("figures").parse().expect("integers") };
+    let units =
+        |value: &Value| -> i128 { value["base_units"].as_str().expect("figures").parse().expect("integers") };
     let usage = get("/v1/usage?days=2");
     assert_eq!(units(&usage["totals"][0]["cost"]), spent, "{usage}");
     assert_eq!(usage["data"][0]["model"], MODEL);
@@ -112,8 +113,19 @@ fn the_description_holds_against_schemathesis() {
     command.current_dir(dir.path()).arg("run").arg(format!("{}/v1/openapi.yaml", network.ready.gateway));
     command.args(["--url", &network.ready.gateway, "--header"]);
     command.arg(format!("Authorization: Bearer {}", network.ready.api_key));
-    command.args(["--checks", "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"]);
-    command.args(["--phases", "fuzzing", "--max-examples", "12", "--seed", "7", "--generation-deterministic"]);
+    command.args([
+        "--checks",
+        "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance",
+    ]);
+    command.args([
+        "--phases",
+        "fuzzing",
+        "--max-examples",
+        "12",
+        "--seed",
+        "7",
+        "--generation-deterministic",
+    ]);
     command.args(["--exclude-path-regex", "^/v1/(events|accounts/close|withdrawals|keys/.*)"]);
     command.args(["--request-timeout", "20", "--no-color"]);
     succeeds(&mut command);

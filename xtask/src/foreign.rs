@@ -55,6 +55,7 @@ const SDKS: PythonEnvironment = PythonEnvironment {
     folder: "venv-sdk",
     requirements: "xtask/sdk-requirements.txt",
     imports: "langchain_openai, openai, schemathesis",
+    pip: &[],
 };
 
 /// Where OpenAI clients for Node are pinned.

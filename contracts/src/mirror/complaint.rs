@@ -34,7 +34,8 @@ mod tests {
     #[test]
     fn the_same_words_are_said_once_a_minute_and_others_at_once() {
         let (complaint, start) = (Complaint::default(), Instant::now());
-        let due = |words: &str, after_s| complaint.is_due(words.to_owned(), start + Duration::from_secs(after_s));
+        let due =
+            |words: &str, after_s| complaint.is_due(words.to_owned(), start + Duration::from_secs(after_s));
         assert!(due("no node", 0));
         assert!(!due("no node", 59));
         assert!(due("no node", 60));

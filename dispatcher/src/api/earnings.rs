@@ -132,7 +132,10 @@ pub(crate) async fn take(
         rest.0 -= amount.0;
     }
     let sum = Amount(if asked.amount.is_some() { wanted.0 - rest.0 } else { i128::MAX - rest.0 });
-    Ok((StatusCode::CREATED, Json(json!({ "account": account, "taken": money(sum, &asset), "parts": taken }))))
+    Ok((
+        StatusCode::CREATED,
+        Json(json!({ "account": account, "taken": money(sum, &asset), "parts": taken })),
+    ))
 }
 
 fn too_much(waiting: Amount, line: Option<&Earnings>, asset: &Asset) -> ApiError {

@@ -33,7 +33,8 @@ pub(crate) async fn tile(
     }
     let file = shared.data_dir.join("tlog").join(&path);
     let bytes = tokio::fs::read(file).await.map_err(|_| missing())?;
-    let kind = if path.starts_with("checkpoint") { "text/plain; charset=utf-8" } else { "application/octet-stream" };
+    let kind =
+        if path.starts_with("checkpoint") { "text/plain; charset=utf-8" } else { "application/octet-stream" };
     Ok(([(header::CONTENT_TYPE, HeaderValue::from_static(kind))], Body::from(bytes)).into_response())
 }
 

@@ -8,7 +8,9 @@
 )]
 
 use super::avx2::{Q4_0, Q4_1, Q4_K};
-use super::{Attention, AttentionScratch, Matmul, Numerics, QuantisedRow, STRIPS, avx2, scalar, strips, strips_of};
+use super::{
+    Attention, AttentionScratch, Matmul, Numerics, QuantisedRow, STRIPS, avx2, scalar, strips, strips_of,
+};
 use crate::gguf::TensorType;
 use crate::kv::PAGE_POSITIONS;
 use crate::packed::{BLOCK, LANES, k_quants};

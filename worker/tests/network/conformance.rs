@@ -102,7 +102,13 @@ async fn sloppy(network: &Network) {
                 continue;
             }
             let subject = result_subject(&operator, &NODE, &offer.gateway, &offer.job, offer.attempt);
-            let frame = Frame { seq: 1, ids: vec![5], text: String::new(), chain: Hash32([0; 32]), logprobs: Vec::new() };
+            let frame = Frame {
+                seq: 1,
+                ids: vec![5],
+                text: String::new(),
+                chain: Hash32([0; 32]),
+                logprobs: Vec::new(),
+            };
             for said in [
                 ResultMessage::Accept { attempt: offer.attempt },
                 ResultMessage::Frame(frame),
