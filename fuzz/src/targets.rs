@@ -6,7 +6,7 @@ use auditor::archive::Archive;
 use journal::remote::message::{AnswerMessage, Beat, CommandMessage};
 use journal::segment::{DirectoryStore, Segment, SegmentName};
 use kernels::{Backend, LoadOptions, Model, Tokenizer};
-use protocol::checkpoint::{Checkpoint, Policy};
+use protocol::checkpoint::{Checkpoint, Policy, Quorum};
 use protocol::codec::{decode, decode_event, encode, encode_event};
 use protocol::commit::Commit;
 use protocol::job_message::{Cancel, Heartbeat, JobBody, JobOffer, ResultMessage};
