@@ -9,6 +9,8 @@ const QUOTE_AFTER_MS = 120;
 const LOOK_AGAIN_MS = [250, 500, 1_000, 2_000, 4_000, 8_000];
 const PROGRESS_EVERY_MS = 1_000;
 const NODES_EVERY_MS = 20_000;
+/** Small models ramble at 1. */
+const TEMPERATURE = 0.6;
 
 const at = (id) => document.getElementById(id);
 const [main, log, turns, box, send, model, length, cost, left, said, drawer, convs] =
@@ -34,7 +36,7 @@ async function api(path, body, signal) {
 function request(question) {
   const before = conversation.turns.filter((turn) => turn.answer && turn !== running?.turn);
   const messages = before.flatMap((turn) => [{ role: "user", content: turn.question }, { role: "assistant", content: turn.answer }]);
-  return { model: model.value, max_tokens: Number(length.value), messages: [...messages, { role: "user", content: question }] };
+  return { model: model.value, max_tokens: Number(length.value), temperature: TEMPERATURE, messages: [...messages, { role: "user", content: question }] };
 }
 
 /* what it may cost */
@@ -206,20 +208,21 @@ function forget(turn) {
 
 function refused(turn, error) {
   forget(turn);
-  const card = error.code === "insufficient_credits" ? softStop(error, offers()) : element("div", { class: "note b", role: "alert" },
+  const card = error.code === "insufficient_credits" ? softStop(error, offers(Number(error.available?.amount) > 0)) : element("div", { class: "note b", role: "alert" },
     element("p", {}, harmless(error.message)), element("p", {}, "Nothing was charged. Your message is still in the box."));
   card.id = "refusal";
   turns.append(card);
   say("Not sent");
 }
 
-function offers() {
+/** Ways on; a shorter answer only where something is left at all. */
+function offers(isSomethingLeft) {
   const shortest = length.options[0].value;
   const prices = [...model.options].map((option) => ({ name: option.value, price: Number(option.dataset.price) }));
   const cheaper = prices.filter(({ price }) => price < Number(model.selectedOptions[0].dataset.price)).sort((a, b) => a.price - b.price)[0];
   const found = [];
-  if (length.value !== shortest) found.push({ title: "Ask for less", text: `An answer of at most ${shortest} tokens holds less.`, word: "Send as a short one", run: () => { length.value = shortest; submit(); } });
-  if (cheaper) found.push({ title: "A smaller model", text: `${cheaper.name} costs less.`, word: `Send to ${cheaper.name}`, run: () => { model.value = cheaper.name; submit(); } });
+  if (isSomethingLeft && length.value !== shortest) found.push({ title: "Ask for less", text: `An answer of at most ${shortest} tokens holds less.`, word: "Send as a short one", run: () => { length.value = shortest; submit(); } });
+  if (isSomethingLeft && cheaper) found.push({ title: "A smaller model", text: `${cheaper.name} costs less.`, word: `Send to ${cheaper.name}`, run: () => { model.value = cheaper.name; submit(); } });
   found.push({ title: "Deposit", text: "From a wallet; it counts after a few blocks.", word: "Open Money", href: "/money#deposit" });
   found.push({ title: "Wait", text: "This network's credit does not refresh. What answers in progress hold comes back when they end.", word: "Look again", run: () => { balance(); quote(); at("refusal")?.remove(); } });
   return found.slice(0, 3);

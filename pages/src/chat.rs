@@ -40,7 +40,9 @@ pub(crate) async fn show(State(room): State<Arc<Room>>, headers: HeaderMap) -> R
                     div #empty.sheet {
                         h2 { "Ask something" }
                         p {
-                            "You see the most it can cost before you send it. You have " b.n { (available) " " (asset) } "."
+                            "You see the most it can cost before you send it. You have "
+                            b.n { (available) @if !asset.is_empty() { " " (asset) } }
+                            "."
                         }
                         p.q.s { "The node that answers sees your question." }
                     }
