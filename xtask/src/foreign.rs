@@ -31,16 +31,6 @@ const S3_SERVER: PythonEnvironment = PythonEnvironment {
     imports: "moto.server",
 };
 
-/// OpenAI clients of others, and a tester of our OpenAPI file.
-const SDKS: PythonEnvironment = PythonEnvironment {
-    folder: "venv-sdk",
-    requirements: "xtask/sdk-requirements.txt",
-    imports: "langchain_openai, openai, schemathesis",
-};
-
-/// Where OpenAI clients for Node are pinned.
-const NODE_SDKS: &str = "tests/foreign/node";
-
 /// Where the npm clients of the payment tests are pinned.
 const X402_CLIENTS: &str = "contracts/tests/x402";
 
@@ -58,8 +48,6 @@ pub fn ensure(workspace: &Workspace) -> Result<Foreign> {
     foreign.variables.push(("COUNTERFOIL_PYTHON", python_environment(workspace, &CLIENTS)?));
     foreign.variables.push(("COUNTERFOIL_S3_PYTHON", python_environment(workspace, &S3_SERVER)?));
     foreign.variables.push(("COUNTERFOIL_X402_MODULES", npm_packages(workspace, X402_CLIENTS, "x402")?));
-    foreign.variables.push(("COUNTERFOIL_SDK_PYTHON", python_environment(workspace, &SDKS)?));
-    foreign.variables.push(("COUNTERFOIL_SDK_MODULES", npm_packages(workspace, NODE_SDKS, "sdk")?));
     let driver = npm_packages(workspace, BROWSER_DRIVER, "browser")?;
     foreign.variables.push(("COUNTERFOIL_BROWSER_MODULES", driver));
     match debian_program("COUNTERFOIL_CHROMIUM", "chromium")? {
