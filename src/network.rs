@@ -55,8 +55,8 @@ use tokio::task::JoinSet;
 const GATEWAY_PORT: u16 = 8080;
 /// Default port of the development chain.
 const CHAIN_PORT: u16 = 8545;
-/// Share of the charges that `up` runs again: one of ten.
-const VERIFIED_SHARE_PPM: u32 = 100_000;
+/// Share of the charges that are run again, millionths; set, newcomers are challenged too. Nothing of both where it is not set.
+const VERIFIED_SHARE_VARIABLE: &str = "COUNTERFOIL_VERIFIED_SHARE_PPM";
 /// Chain id of development chains.
 const CHAIN_ID: u64 = 31_337;
 /// The development chain makes a block every so many seconds, and one for each transaction.
@@ -595,6 +595,16 @@ async fn open_chain_door(ground: &Ground) -> Result<VaultDoor> {
     Ok(door.with_till(Till::new(cashier, relayer)))
 }
 
+/// Runs a share of the charges again, where the environment asks for it.
+fn verifier(model: &Path) -> Result<Option<dispatcher::VerifierOptions>> {
+    let Ok(share) = std::env::var(VERIFIED_SHARE_VARIABLE) else { return Ok(None) };
+    let share_ppm =
+        share.parse().with_context(|| format!("{VERIFIED_SHARE_VARIABLE}={share}: expected 0 to 1000000"))?;
+    let door = Arc::new(verifier_door::Rerunner::new(model.to_owned()));
+    let challenges = dispatcher::Challenges::Newcomers;
+    Ok(Some(dispatcher::VerifierOptions { door, share_ppm, challenges }))
+}
+
 async fn start_gateway(ground: &mut Ground, log: &Log, models: Vec<ServedModel>) -> Result<Gateway> {
     let (nats, secrets, port) = (&ground.nats, &ground.secrets, ground.port);
     let door = open_chain_door(ground).await?;
@@ -609,8 +619,7 @@ async fn start_gateway(ground: &mut Ground, log: &Log, models: Vec<ServedModel>)
         feed: log.behind.feed.position.clone(),
     };
     let readings = followers.readings();
-    let rerunner: Arc<dyn dispatcher::doors::ReexecutionDoor> =
-        Arc::new(verifier_door::Rerunner::new(ground.model.clone()));
+    let verifier = verifier(&ground.model)?;
     let address = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
     let lane = ground.preset.name.clone();
     let options = |listen: SocketAddr| GatewayOptions {
@@ -631,11 +640,7 @@ async fn start_gateway(ground: &mut Ground, log: &Log, models: Vec<ServedModel>)
         routing: dispatcher::router::TableOptions::open(),
         pages: Some(pages::of_development(ground.model.clone())),
         welcome: Some(pages::welcome()),
-        verifier: Some(dispatcher::VerifierOptions {
-            door: rerunner.clone(),
-            share_ppm: VERIFIED_SHARE_PPM,
-            challenges: dispatcher::Challenges::Newcomers,
-        }),
+        verifier: verifier.clone(),
     };
     let wanted = port.unwrap_or(GATEWAY_PORT);
     if port.is_some() || std::net::TcpListener::bind(address(wanted)).is_ok() {

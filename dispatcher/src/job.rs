@@ -254,9 +254,12 @@ impl Run<'_> {
         if !self.may_go_on(fault) || over || number + 1 >= ATTEMPTS_MAX {
             return None;
         }
-        if self.job.delivery == Delivery::Whole && self.sent.any_text() {
+        // Who has nothing may get another answer; only what is with the client binds the next node.
+        if self.job.delivery == Delivery::Whole || !self.sent.any_text() {
+            if self.sent.any_text() {
+                let _ = self.client.send(ToClient::Again).await;
+            }
             self.sent.forget();
-            let _ = self.client.send(ToClient::Again).await;
         }
         let chosen = self.another().await?;
         let attempt = number + 1;

@@ -141,7 +141,7 @@ impl Role {
             },
             Role::Gateway => Permissions {
                 publish: [
-                    text(&["job.*.*.offer", "job.*.*.cancel", "cmd.*"]),
+                    text(&["job.*.*.offer", "job.*.*.cancel", "job.*.*.standing", "cmd.*"]),
                     // Its replica of the state follows the log.
                     read_directly(LEDGER_STREAM),
                     read_directly(RECEIPTS_STREAM),

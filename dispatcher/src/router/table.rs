@@ -248,14 +248,20 @@ impl Table {
                 return Ok((slot, rule, model));
             }
         }
-        Err(self.nearest(row))
+        Err(self.nearest(row, pick, model))
     }
 
     /// The most helpful of the reasons why a model's nodes are not there: one that passes by itself before one that does not.
-    fn nearest(&self, row: &ModelRow) -> Reason {
-        let there = Reason::ALL.into_iter().filter(|reason| row.reasons[*reason as usize] > 0);
-        // Who may take it was tried: it would have been chosen.
-        let there = there.map(|reason| if reason == Reason::Eligible { Reason::Tried } else { reason });
+    fn nearest(&self, row: &ModelRow, pick: &Pick<'_>, model: u32) -> Reason {
+        let mut counts = row.reasons;
+        for tried in pick.tried {
+            let serves = self.node(tried).map_or(&[][..], |node| &node.serves);
+            if let Some(serve) = serves.iter().find(|serve| serve.model == model) {
+                counts[serve.shown as usize] = counts[serve.shown as usize].saturating_sub(1);
+                counts[Reason::Tried as usize] += 1;
+            }
+        }
+        let there = Reason::ALL.into_iter().filter(|reason| counts[*reason as usize] > 0);
         match there.max_by_key(|reason| (reason.passes_by_itself(), *reason)) {
             Some(reason) => reason,
             None if self.slots.is_empty() => Reason::NotRegistered,
