@@ -13,6 +13,9 @@ pub fn rfc3339(us: u64) -> String {
     format!("{:.6}", timestamp(us))
 }
 
+/// From here on times are all the same; 9999-12-30.
+const LAST_SECOND: u64 = 253_402_207_200;
+
 /// Writes times one after the other: events of a log come by the thousand a second, so the date and the second are kept.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
@@ -24,9 +27,13 @@ impl Clock {
     /// The same text as [`rfc3339`].
     pub fn rfc3339(&mut self, us: u64) -> &str {
         let second = us / 1_000_000;
+        // The far end of the range has a fraction of its own.
+        if second >= LAST_SECOND {
+            self.second = None;
+        }
         if self.second != Some(second) {
             self.text = rfc3339(us);
-            self.second = Some(second);
+            self.second = (second < LAST_SECOND).then_some(second);
             return &self.text;
         }
         // Behind the point stand six digits and the Z.

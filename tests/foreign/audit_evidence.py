@@ -36,8 +36,9 @@ def dsse(path, public, report_path):
     from securesystemslib.signer import SSlibKey
     with open(path) as text:
         data = json.load(text)
-    envelope = Envelope.from_dict(data)
     keyid = data["signatures"][0]["keyid"]
+    # It takes the dictionary apart.
+    envelope = Envelope.from_dict(data)
     key = SSlibKey(keyid, "ed25519", "ed25519", {"public": public})
     try:
         envelope.verify([key], 1)

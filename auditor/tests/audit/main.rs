@@ -2,11 +2,13 @@
 //! says of them.
 
 mod archived;
+mod browser;
 mod cheats;
 mod credit;
 mod earned;
 mod examining;
 mod fetching;
+mod foreign;
 mod log;
 mod mutations;
 mod parts;

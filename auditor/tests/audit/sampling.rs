@@ -10,6 +10,7 @@ use crypto_box::SecretKey;
 use crypto_box::aead::OsRng;
 use data_encoding::BASE64;
 use protocol::commit::Commit;
+use protocol::event::EventBody;
 use protocol::id::Hash32;
 use std::path::Path;
 
@@ -129,4 +130,32 @@ fn a_sample_is_reproducible_and_its_size_is_the_textbook_s() {
     let leaves: std::collections::BTreeSet<u64> = (0..20).map(|n| draw(&n.to_string()).1).collect();
     assert_eq!(leaves.len(), 2, "another nonce draws other rows");
     assert_eq!([(950, 50), (950, 10), (990, 10)].map(|(c, t)| attribute_size(c, t)), [59, 299, 459]);
+}
+
+#[test]
+fn a_monetary_sample_draws_by_money_and_projects_what_it_finds() {
+    let (directory, story, _) = copy();
+    let draw = |rows: u64, nonce: &str| {
+        let report = sampled(directory.path(), Selection::Monetary { rows, nonce: nonce.into() }, None);
+        assert_eq!(report.exit_code, 0, "{:#?}", report.checks);
+        (report.sample.iter().map(|row| row.leaf).collect::<Vec<_>>(), report.items[0].note.clone())
+    };
+    assert_eq!(draw(1, "a nonce"), draw(1, "a nonce"));
+    // Two charges, of 2 840 710 and 42 011: by rows they would be drawn equally often.
+    let large = story.find("usage_captured", 0) as u64;
+    let hits = (0..100).filter(|n| draw(1, &n.to_string()).0 == [large]).count();
+    assert!((90..=100).contains(&hits), "{hits} of 100");
+    assert_eq!(draw(1_000, "all").0.len(), 2, "what is larger than the interval is always drawn");
+    assert!(draw(2, "x").1.contains("projected error 0 base units"));
+    // One unit too much on the large charge, in a log that ends before it is settled.
+    let mut cheat = honest();
+    cheat.events.truncate(cheat.find("batch_closed", 0));
+    let EventBody::UsageCaptured(charge) = &mut cheat.events[large as usize].body else { unreachable!() };
+    charge.cost.0 += 1_000;
+    cheat.seal();
+    let directory = tempfile::tempdir().unwrap();
+    cheat.write(directory.path());
+    let report = sampled(directory.path(), Selection::Monetary { rows: 60, nonce: "x".into() }, None);
+    assert_eq!(report.exit_code, 1);
+    assert!(report.items[0].note.contains("projected error 1000 base units"), "{}", report.items[0].note);
 }

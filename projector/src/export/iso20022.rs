@@ -4,6 +4,7 @@
 use super::batch::BatchFiles;
 use super::legs::Legs;
 use super::{ExportError, Provenance};
+use crate::fold::is_memorandum;
 use crate::statements::theirs;
 use crate::time::{date, rfc3339};
 use protocol::amount::Amount;
@@ -169,7 +170,9 @@ pub fn statement(
     for event in events {
         for posting in &event.postings {
             let Some(known) = books.account(posting.account) else { continue };
-            if known.opened.owner != account || known.opened.asset != asset.id {
+            let is_theirs = known.opened.owner == account && known.opened.asset == asset.id;
+            // The unused part of a credit line is no money.
+            if !is_theirs || is_memorandum(known.opened.kind) {
                 continue;
             }
             let amount = theirs(known.opened.kind, posting.amount);
