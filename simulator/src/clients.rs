@@ -159,13 +159,13 @@ impl Client {
     }
 }
 
-fn account(number: u64) -> AccountId {
+pub(crate) fn account(number: u64) -> AccountId {
     let mut id = [7; 16];
     id[..8].copy_from_slice(&number.to_be_bytes());
     AccountId(id)
 }
 
-fn grant(account: AccountId, amount: i128) -> IssueGrant {
+pub(crate) fn grant(account: AccountId, amount: i128) -> IssueGrant {
     IssueGrant {
         account,
         source: GrantSource::Package,
@@ -178,7 +178,7 @@ fn grant(account: AccountId, amount: i128) -> IssueGrant {
     }
 }
 
-fn admit(job: JobId, account: AccountId, now_us: u64) -> Admit {
+pub(crate) fn admit(job: JobId, account: AccountId, now_us: u64) -> Admit {
     Admit {
         hold: HoldId(job.0),
         job,

@@ -8,6 +8,7 @@
 
 pub mod checker;
 pub mod clients;
+pub mod exhaustive;
 pub mod history;
 pub mod log;
 pub mod mutants;

@@ -166,8 +166,7 @@ fn strike(cluster: &RwLock<Cluster>, blow: Blow, leader: &mut usize, pick: usize
             cluster.start_worker();
         }
         Blow::KillBroker => {
-            let pid = cluster.read().expect("fine").broker.pid();
-            signal(pid, "KILL");
+            cluster.write().expect("fine").broker.kill_and_restart();
         }
         Blow::StopLeader => {
             let old = *leader;
@@ -344,6 +343,7 @@ fn check_notes(cluster: &Cluster, notes: &Notes) {
 }
 
 fn check_spending(cluster: &Cluster, spent: &Spent) {
+    // Captured, released, or expired: what a process left open when it died ends with its deadline.
     wait_until("no hold is left", || balance(cluster, 0, &spent.key, "held") == Some(0));
     let left = balance(cluster, 0, &spent.key, "available").expect("the gateway answers");
     let paid = 50_000_000_000 - left;

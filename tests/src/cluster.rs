@@ -39,11 +39,16 @@ fn model() -> String {
 }
 
 impl Cluster {
-    /// Everything runs, a worker is routed.
+    /// Everything runs on one nats-server, a worker is routed.
     pub fn start(dir: &Path) -> Cluster {
+        Cluster::start_on(dir, Broker::start(dir))
+    }
+
+    /// The same on any broker.
+    pub fn start_on(dir: &Path, broker: Broker) -> Cluster {
         let mut cluster = Cluster {
             dir: dir.to_owned(),
-            broker: Broker::start(dir),
+            broker,
             sequencers: vec![None, None],
             gateways: vec![None, None],
             urls: vec![Mutex::default(), Mutex::default()],
@@ -87,17 +92,27 @@ impl Cluster {
         path.to_str().expect("text").to_owned()
     }
 
-    fn preset() -> String {
-        root().join("presets/prepaid.toml").display().to_string()
+    /// The prepaid preset with short deadlines: a hold that nobody closes expires while a test can wait for it.
+    fn preset(&self) -> String {
+        let text = std::fs::read_to_string(root().join("presets/prepaid.toml")).expect("it is in the tree");
+        let short = text.lines().map(|line| match line.split('=').next().map(str::trim) {
+            Some("hold_grace_s") => "hold_grace_s = 5",
+            Some("job_deadline_s_max") => "job_deadline_s_max = 25",
+            _ => line,
+        });
+        let path = self.dir.join("preset.toml");
+        std::fs::write(&path, short.collect::<Vec<_>>().join("\n")).expect("writable");
+        path.display().to_string()
     }
 
     /// Starts a sequencer; it leads or stands by.
     pub fn start_sequencer(&mut self, number: usize) {
         let name = ["a", "b"][number];
         let table = format!(
-            "roles = [\"sequencer\"]\n[sequencer]\ncredentials_file = \"broker/keys/writer.creds\"\ndata_dir = \"{name}\"\n\
+            "roles = [\"sequencer\"]\n[sequencer]\ncredentials_file = \"broker/keys/writer.creds\"\ndata_dir = \"{name}\"\nreplicas_min = {}\n\
              genesis = {{ origin = \"chaos.test/prepaid/0\", preset_file = \"{}\" }}\n",
-            Self::preset()
+            self.broker.replicas(),
+            self.preset()
         );
         let mut role = Role::start(&self.config(name, &table));
         role.says("stands_by");
@@ -110,7 +125,7 @@ impl Cluster {
             "roles = [\"gateway\"]\n[gateway]\ncredentials_file = \"broker/keys/gateway.creds\"\ndata_dir = \"gw{number}\"\n\
              secrets_dir = \"secrets\"\nlisten = \"127.0.0.1:0\"\nname = \"gw{number}\"\noperator_keys_dir = \"broker/keys\"\n\
              preset_file = \"{}\"\nmodels = [{{ name = \"{MODEL}\", path = \"{}\" }}]\n",
-            Self::preset(),
+            self.preset(),
             model()
         );
         let mut role = Role::start(&self.config(&format!("gw{number}"), &table));

@@ -7,7 +7,9 @@ use std::time::Duration;
 /// Longest wait for a byte of an answer.
 const ANSWER_WAIT: Duration = Duration::from_secs(15);
 /// Most bytes of an answer that are kept.
-const ANSWER_BYTES_MAX: u64 = 4 * 1024 * 1024;
+const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Longest pause inside an answer.
+const MORE_WAIT: Duration = Duration::from_millis(700);
 
 /// Everything that came until the other side closed, or nothing came any more.
 pub struct Answer {
@@ -37,19 +39,26 @@ pub fn connect(gateway: &str) -> TcpStream {
     stream
 }
 
-/// Sends bytes as they are, closes its own half, and reads to the end.
+/// Sends bytes as they are, and reads to the end, or until nothing more comes for a moment.
 pub fn exchange(gateway: &str, bytes: &[u8]) -> Answer {
     let mut stream = connect(gateway);
     // The other side may have had enough before the last byte.
     let _ = stream.write_all(bytes);
-    let _ = stream.shutdown(std::net::Shutdown::Write);
     read_answer(stream)
 }
 
-/// Reads to the end, or until nothing comes.
-pub fn read_answer(stream: TcpStream) -> Answer {
+/// Reads to the end, or until nothing more comes for a moment.
+pub fn read_answer(mut stream: TcpStream) -> Answer {
     let mut came = Vec::new();
-    let _ = stream.take(ANSWER_BYTES_MAX).read_to_end(&mut came);
+    let mut chunk = [0; 16 * 1024];
+    while came.len() < ANSWER_BYTES_MAX {
+        match stream.read(&mut chunk) {
+            Ok(0) | Err(_) => break,
+            Ok(count) => came.extend_from_slice(&chunk[..count]),
+        }
+        // What has begun to come goes on coming, or is over.
+        let _ = stream.set_read_timeout(Some(MORE_WAIT));
+    }
     Answer { text: String::from_utf8_lossy(&came).into_owned() }
 }
 

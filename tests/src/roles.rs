@@ -2,18 +2,29 @@
 
 use crate::network::command;
 use journal::auth::connect;
-use journal::server::{NatsServer, NatsServerOptions, PortChoice, find_nats_server};
-use journal::stream::init_streams;
+use journal::server::{
+    NatsCluster, NatsClusterOptions, NatsServer, NatsServerOptions, PortChoice, find_nats_server,
+};
+use journal::stream::{init_streams, init_streams_replicated};
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, ChildStdout, ExitStatus, Stdio};
+use std::time::Duration;
 use tokio::runtime::Runtime;
 
-/// A nats-server with its streams.
+/// How long three servers may take to elect their first leaders.
+const ELECTION_WAIT: Duration = Duration::from_secs(60);
+
+enum Servers {
+    One(Box<NatsServer>),
+    Three(Box<NatsCluster>),
+}
+
+/// A nats-server with its streams, or three.
 pub struct Broker {
-    /// Keeps the server's watch running; dropped after it.
-    server: Option<NatsServer>,
+    /// Keeps the servers' watch running; dropped after them.
+    servers: Option<Servers>,
     runtime: Runtime,
 }
 
@@ -22,33 +33,84 @@ impl Broker {
     pub fn start(dir: &Path) -> Broker {
         let runtime = Runtime::new().expect("a runtime");
         let server = runtime.block_on(async {
-            let root = crate::network::root().join(".tools/bin/nats-server");
-            let binary = find_nats_server().unwrap_or(root);
-            let options = NatsServerOptions { binary, data_dir: dir.join("broker"), port: PortChoice::Any };
+            let options =
+                NatsServerOptions { binary: binary(), data_dir: dir.join("broker"), port: PortChoice::Any };
             let server = NatsServer::start(options).await.expect("nats-server starts");
             let init = server.keys().init_credentials().expect("the account's seed is there");
             let init = connect(&server.url(), &init).await.expect("it answers");
             init_streams(&init).await.expect("streams can be made");
             server
         });
-        Broker { server: Some(server), runtime }
+        Broker { servers: Some(Servers::One(Box::new(server))), runtime }
     }
 
-    /// Its process number now: it is started again when it ends.
-    pub fn pid(&self) -> u32 {
-        self.server.as_ref().and_then(NatsServer::pid).expect("it runs")
+    /// Three servers, every stream on each.
+    pub fn start_three(dir: &Path) -> Broker {
+        let runtime = Runtime::new().expect("a runtime");
+        let cluster = runtime.block_on(async {
+            let options = NatsClusterOptions { binary: binary(), data_dir: dir.join("broker") };
+            let cluster = NatsCluster::start(options).await.expect("three nats-servers start");
+            let init = cluster.keys().init_credentials().expect("the account's seed is there");
+            let init = connect(&cluster.url(), &init).await.expect("they answer");
+            let mut again = tokio::time::interval(Duration::from_millis(100));
+            let made = async {
+                // Until they have elected who may make streams, they say no.
+                while init_streams_replicated(&init, 3).await.is_err() {
+                    again.tick().await;
+                }
+            };
+            tokio::time::timeout(ELECTION_WAIT, made).await.expect("the servers elect a leader");
+            cluster
+        });
+        Broker { servers: Some(Servers::Three(Box::new(cluster))), runtime }
     }
 
-    /// Where it listens.
+    /// Where it listens; several addresses with commas between them.
     pub fn url(&self) -> String {
-        self.server.as_ref().expect("it runs").url()
+        match self.servers.as_ref().expect("they run") {
+            Servers::One(server) => server.url(),
+            Servers::Three(cluster) => cluster.url(),
+        }
     }
+
+    /// How many servers every stream stands on.
+    pub fn replicas(&self) -> usize {
+        match self.servers.as_ref().expect("they run") {
+            Servers::One(_) => 1,
+            Servers::Three(_) => 3,
+        }
+    }
+
+    /// kill -9 of a single server, and started again.
+    pub fn kill_and_restart(&mut self) {
+        let Some(Servers::One(server)) = &mut self.servers else { panic!("they are three servers") };
+        self.runtime.block_on(async {
+            server.kill().await.expect("it can be killed");
+            server.restart().await.expect("it starts again");
+        });
+    }
+
+    /// kill -9 of one of three; it stays dead.
+    pub fn kill_member(&mut self, index: usize) {
+        let Some(Servers::Three(cluster)) = &mut self.servers else { panic!("it is one server") };
+        self.runtime.block_on(cluster.server(index).kill()).expect("it can be killed");
+    }
+
+    /// Starts a killed one again.
+    pub fn restart_member(&mut self, index: usize) {
+        let Some(Servers::Three(cluster)) = &mut self.servers else { panic!("it is one server") };
+        self.runtime.block_on(cluster.server(index).restart()).expect("it starts again");
+    }
+}
+
+fn binary() -> std::path::PathBuf {
+    find_nats_server().unwrap_or(crate::network::root().join(".tools/bin/nats-server"))
 }
 
 impl Drop for Broker {
     fn drop(&mut self) {
         let _inside = self.runtime.enter();
-        self.server.take();
+        self.servers.take();
     }
 }
 

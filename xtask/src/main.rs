@@ -3,7 +3,6 @@
 //! `cargo xtask up` and `cargo xtask test` are the two commands of the README; the rest is what they are made of.
 
 mod chaos;
-mod cluster;
 mod contracts;
 mod foreign;
 mod fuzz;
@@ -85,10 +84,6 @@ enum Verb {
     ///
     /// Example: cargo xtask load
     Load,
-    /// Run three nats-servers, two sequencers, two gateways and a worker as processes here; kill some; audit.
-    ///
-    /// Example: cargo xtask cluster
-    Cluster,
     /// Change bytes at random and try them at every door; nothing may break.
     ///
     /// Example: cargo xtask fuzz --seconds 60
@@ -110,7 +105,6 @@ fn main() -> ExitCode {
         Verb::Sim(arguments) => sim::run(&workspace, &arguments),
         Verb::Chaos(arguments) => chaos::run(&workspace, &arguments),
         Verb::Load => load::run(&workspace),
-        Verb::Cluster => cluster::run(&workspace),
         Verb::Fuzz(arguments) => fuzz::run(&workspace, &arguments),
         Verb::Tidy => tidy::run(&workspace),
     });

@@ -25,7 +25,7 @@ const ROOMS: &[Room] = &[
     Room { name: "auditor", may_use: &["protocol"] },
     Room { name: "worker", may_use: &["kernels", "protocol"] },
     Room { name: "journal", may_use: &["ledger", "protocol"] },
-    Room { name: "simulator", may_use: &["contracts", "journal", "ledger", "protocol"] },
+    Room { name: "simulator", may_use: &["journal", "ledger", "protocol"] },
     Room { name: "contracts", may_use: &["journal", "ledger", "protocol"] },
     Room { name: "projector", may_use: &["journal", "ledger", "protocol"] },
     Room {
