@@ -1,7 +1,7 @@
 //! Runs charged answers again on this machine's processor, one at a time and on one thread: the network's own work goes first.
 
 use dispatcher::doors::{DoorError, DoorFuture, Recheck, Rechecked, ReexecutionDoor};
-use kernels::{JobSpec, LoadOptions, Model, SamplingParams, Verdict};
+use kernels::{Claim, Level, LoadOptions, Model, Verdict};
 use protocol::id::Hash32;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -44,20 +44,11 @@ fn run_again(model: &Model, what: &Recheck) -> Result<Rechecked, DoorError> {
         let text = format!("the job ran on weights {}, this file is {ours}", what.weights);
         return Err(DoorError::Unavailable(text));
     }
-    let body = &what.body;
-    let spec = JobSpec {
-        job_id: what.job.0,
-        prompt_ids: body.prompt_ids.clone(),
-        max_tokens: body.max_tokens,
-        params: SamplingParams {
-            temperature_millionths: body.temperature_millionths,
-            top_p_millionths: body.top_p_millionths,
-            top_k: body.top_k,
-            sampling_key: body.sampling_key.0,
-        },
-        stop_ids: Vec::new(),
-    };
-    match kernels::verify(model, 1, &spec, &what.output_ids, &what.chain_head.0) {
+    let claim =
+        Claim { output_ids: what.output_ids.clone(), chain_head: what.chain_head.0, ..Claim::default() };
+    // Everything that the worker was asked, controls too: another request would have another answer.
+    let request = worker::backend::job_request(&what.body);
+    match kernels::verify_job(model, 1, &request, &claim, Level::Whole).map(|finding| finding.verdict) {
         Ok(Verdict::Identical { .. }) => Ok(Rechecked::Same),
         Ok(Verdict::Differs { index, .. }) => Ok(Rechecked::Differs { token: Some(u64::from(index)) }),
         Ok(Verdict::HeadDiffers { .. }) => Ok(Rechecked::Differs { token: None }),
