@@ -60,6 +60,9 @@ pub struct Journal {
     pub lines: Vec<(Line, i128)>,
 }
 
+/// Base units by kind of account and asset.
+type Sums = BTreeMap<(AccountKind, u32), i128>;
+
 /// One journal a month of the file's period.
 pub fn journals(
     events: &[Event],
@@ -67,7 +70,7 @@ pub fn journals(
     rates: &Rates,
 ) -> Result<Vec<Journal>, ExportError> {
     let legs = Legs::of(events, provenance)?;
-    let mut months: BTreeMap<String, (u64, BTreeMap<(AccountKind, u32), i128>)> = BTreeMap::new();
+    let mut months: BTreeMap<String, (u64, Sums)> = BTreeMap::new();
     for event in legs.events() {
         let of_month = months.entry(month(event.header.time_us)).or_default();
         of_month.0 = event.header.time_us;

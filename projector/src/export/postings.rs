@@ -24,7 +24,7 @@ pub fn write(events: &[Event], provenance: &Provenance, file: &mut impl Write) -
     let mut extra = legs.control_lines();
     extra.extend(corrections(events, provenance));
     let head = provenance_lines("#", ("postings", DEBIT_CREDIT), provenance, &extra);
-    write!(file, "{head}{COLUMNS}\n")?;
+    writeln!(file, "{head}{COLUMNS}")?;
     let mut clock = Clock::default();
     for booked in legs.booked() {
         let header = &booked.event.header;
