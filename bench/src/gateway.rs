@@ -87,7 +87,7 @@ async fn idle(network: &Network, part: Duration) -> Result<Samples, BenchError> 
     let mut connection = Connection::open(network).await?;
     let mut samples = Samples::default();
     for _ in 0..50 {
-        connection.stream(TOKENS).await?.to_the_end().await?;
+        connection.stream(TOKENS).await?.drain().await?;
     }
     let begun = Instant::now();
     while begun.elapsed() < part {
@@ -95,7 +95,7 @@ async fn idle(network: &Network, part: Duration) -> Result<Samples, BenchError> 
         let mut answer = connection.stream(TOKENS).await?;
         answer.until_tokens(1).await?;
         samples.push(sent.elapsed());
-        answer.to_the_end().await?;
+        answer.drain().await?;
     }
     Ok(samples)
 }
@@ -110,7 +110,7 @@ async fn streams(network: &Network, part: Duration) -> Result<f64, BenchError> {
         clients.spawn(async move {
             let mut count = 0u64;
             while begun.elapsed() < part {
-                connection.stream(TOKENS).await?.to_the_end().await?;
+                connection.stream(TOKENS).await?.drain().await?;
                 count += 1;
             }
             Ok::<u64, BenchError>(count)
@@ -176,7 +176,7 @@ async fn deaths(network: &Network) -> Result<Samples, BenchError> {
         let mut answer = connection.stream(TOKENS).await?;
         answer.until_tokens(1).await?;
         let came = Instant::now();
-        answer.to_the_end().await?;
+        answer.drain().await?;
         let died = died.await.map_err(|e| BenchError::failed("a mortal node")(e.to_string()))?;
         samples.push(came.saturating_duration_since(died));
     }

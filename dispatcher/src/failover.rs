@@ -129,8 +129,8 @@ impl Sent {
     fn compare(&mut self, transcript: &Transcript) -> Result<(), SeamFault> {
         let ids = transcript.ids();
         let until = ids.len().min(self.expected_ids.len());
-        for at in self.compared_ids..until {
-            let (came, sent) = (ids[at], self.expected_ids[at]);
+        let both = ids.iter().zip(&self.expected_ids).enumerate().take(until).skip(self.compared_ids);
+        for (at, (&came, &sent)) in both {
             if came != sent {
                 return Err(SeamFault::Token { at, came, sent });
             }

@@ -75,7 +75,7 @@ impl Verifier {
 
     /// Draws whether a charge is looked at; what it needs is made only then.
     pub fn offer(&self, draw: u64, charged: impl FnOnce() -> Charged) {
-        if (draw >> 32) * MILLION >> 32 >= u64::from(self.share_ppm) {
+        if ((draw >> 32) * MILLION) >> 32 >= u64::from(self.share_ppm) {
             return;
         }
         self.look_at(charged());

@@ -45,9 +45,10 @@ async fn a_person_signs_up_and_comes_back_by_the_code() {
     let signed_up = http::post(address, "/v1/people", None, &json!({})).await;
     assert_eq!(signed_up.status, 201, "{}", signed_up.text());
     let person = signed_up.json();
-    let account = person["account"].as_str().unwrap().parse().unwrap();
     assert_eq!(person["welcome"]["base_units"], WELCOME.to_string());
-    assert_eq!(network.balance(account).await, (WELCOME, 0));
+    let token = person["session_token"].as_str();
+    let own = http::request(address, "GET", "/v1/balance", token, &[], b"").await.json();
+    assert_eq!(own["balances"][0]["base_units"]["available"], WELCOME.to_string());
 
     let wrong = json!({ "recovery_code": "AAAA-AAAA-AAAA-AAAA-AAAA-AAAA" });
     assert_eq!(http::post(address, "/v1/people/sessions", None, &wrong).await.status, 401);

@@ -3,16 +3,33 @@
 
 use economy::{preset_file, story};
 use protocol::event::Event;
+use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// Leaf, kind, what it says, and its legs; ids and hashes are the story's own.
 fn line(event: &Event) -> String {
-    let body = serde_json::to_value(&event.body).unwrap();
+    let body = sorted(serde_json::to_value(&event.body).unwrap());
     let legs = |legs: &[protocol::event::Posting]| {
         let legs = legs.iter().map(|leg| format!("{}:{:+}", leg.account.0, leg.amount.0));
         legs.collect::<Vec<_>>().join(" ")
     };
     let (postings, pending) = (legs(&event.postings), legs(&event.pending));
     format!("{} {} | {postings} | {pending}\n", event.header.leaf, body)
+}
+
+/// By name at every depth: whether objects keep their order is a feature that other crates of a build decide.
+fn sorted(value: Value) -> String {
+    match value {
+        Value::Object(fields) => {
+            let fields: BTreeMap<String, Value> = fields.into_iter().collect();
+            let one = |(name, value)| format!("{}:{}", Value::String(name), sorted(value));
+            format!("{{{}}}", fields.into_iter().map(one).collect::<Vec<_>>().join(","))
+        }
+        Value::Array(values) => {
+            format!("[{}]", values.into_iter().map(sorted).collect::<Vec<_>>().join(","))
+        }
+        plain => plain.to_string(),
+    }
 }
 
 #[test]

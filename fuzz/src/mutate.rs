@@ -16,7 +16,7 @@ impl Dice {
     }
 
     /// Any number.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -26,7 +26,7 @@ impl Dice {
 
     /// A number below `end`; 0 when there is none.
     pub fn below(&mut self, end: usize) -> usize {
-        if end == 0 { 0 } else { (self.next() % end as u64) as usize }
+        if end == 0 { 0 } else { (self.draw() % end as u64) as usize }
     }
 }
 
@@ -47,7 +47,7 @@ fn change(bytes: &mut Vec<u8>, other: &[u8], dice: &mut Dice) {
     let end = (at + length).min(bytes.len());
     match dice.below(12) {
         0 | 1 if at < bytes.len() => bytes[at] ^= 1 << dice.below(8),
-        2 if at < bytes.len() => bytes[at] = dice.next() as u8,
+        2 if at < bytes.len() => bytes[at] = dice.draw() as u8,
         3 if at < bytes.len() => bytes[at] = bytes[at].wrapping_add(if dice.below(2) == 0 { 1 } else { 255 }),
         4 => drop(bytes.drain(at..end)),
         5 => {
@@ -69,7 +69,7 @@ fn change(bytes: &mut Vec<u8>, other: &[u8], dice: &mut Dice) {
             bytes.splice(at..end, number.iter().copied());
         }
         _ => {
-            let noise: Vec<u8> = (0..length.min(64)).map(|_| dice.next() as u8).collect();
+            let noise: Vec<u8> = (0..length.min(64)).map(|_| dice.draw() as u8).collect();
             bytes.splice(at..at, noise);
         }
     }

@@ -68,6 +68,13 @@ macro_rules! command_bodies {
     };
 }
 
+/// Boxed, because it is twice as large as any other and comes once in a while.
+impl From<EconomyPublished> for CommandBody {
+    fn from(payload: EconomyPublished) -> Self {
+        CommandBody::PublishEconomy(Box::new(payload))
+    }
+}
+
 command_bodies! {
     /// Begin the log: only as its first command.
     1 OpenNetwork(NetworkOpened),
@@ -148,7 +155,7 @@ command_bodies! {
     /// Compare a vault's holdings with what it owes.
     76 CheckSolvency(CheckSolvency),
     /// Publish the rules of the economies.
-    80 PublishEconomy(EconomyPublished),
+    80 PublishEconomy(Box<EconomyPublished>),
     /// Compute and open a day's pool.
     81 OpenAllotmentDay(OpenAllotmentDay),
     /// Give stakers their parts of the day.

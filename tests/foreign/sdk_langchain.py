@@ -24,7 +24,7 @@ def weather(metric: bool) -> str:
 
 
 def main(base_url: str, key: str, model: str) -> int:
-    chat = ChatOpenAI(base_url=base_url + "/v1", api_key=key, model=model, temperature=0, max_tokens=40)
+    chat = ChatOpenAI(base_url=base_url + "/v1", api_key=key, model=model, temperature=0, max_tokens=160)
     whole = chat.invoke("Name the capital of France.")
     assert "Paris" in whole.content, whole
     assert whole.usage_metadata["total_tokens"] > 0

@@ -92,6 +92,12 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn write_private(path: &Path, text: &str) {
-    let mut file = fs::OpenOptions::new().create(true).write(true).mode(0o600).open(path).expect("a file");
+    let mut file = fs::OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(0o600)
+        .open(path)
+        .expect("a file");
     file.write_all(text.as_bytes()).expect("written");
 }

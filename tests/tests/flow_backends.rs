@@ -87,7 +87,7 @@ impl Ground {
         secret(&dir.join("operator.seed"), &pair.seed().unwrap());
         secret(&dir.join("operator.jwt"), registered["nats_jwt"].as_str().unwrap());
         secret(&dir.join("upstream.key"), &upstream.ready.api_key);
-        let node = "node_00000000000000000000000001";
+        let node = "node_00000000000000000000000004";
         let config = format!(
             "nats_url = \"{}\"\noperator_seed_file = \"operator.seed\"\noperator_jwt_file = \"operator.jwt\"\n\
              [[nodes]]\nid = \"{node}\"\nslots = 2\n[[nodes.models]]\nbackend = \"openai\"\nname = \"{MODEL}\"\n\

@@ -25,22 +25,33 @@ fn preset(dir: &Path) -> PathBuf {
     path
 }
 
-fn coordinator(dir: &Path, broker: &Broker) -> (Role, String) {
+/// A sequencer, and a gateway once it leads.
+fn coordinator(dir: &Path, broker: &Broker) -> (Role, Role, String) {
     let (preset, model) = (preset(dir), model_file());
-    let table = format!(
-        "nats_url = \"{}\"\nroles = [\"sequencer\", \"gateway\"]\n\
-         [sequencer]\ncredentials_file = \"broker/keys/writer.creds\"\ndata_dir = \"books\"\n\
-         genesis = {{ origin = \"foreign.test/prepaid/0\", preset_file = {preset:?} }}\n\
-         [gateway]\ncredentials_file = \"broker/keys/gateway.creds\"\ndata_dir = \"gw\"\nsecrets_dir = \"secrets\"\n\
-         listen = \"127.0.0.1:0\"\nname = \"gw1\"\noperator_keys_dir = \"broker/keys\"\npreset_file = {preset:?}\n\
-         models = [{{ name = \"SmolLM2-135M-Instruct\", path = {model:?} }}, {{ name = {MODEL:?}, path = {model:?} }}]\n",
-        broker.url()
+    let role = |name: &str, table: String| {
+        let table = format!("nats_url = \"{}\"\nroles = [\"{name}\"]\n{table}", broker.url());
+        let path = dir.join(format!("{name}.toml"));
+        fs::write(&path, table).expect("written");
+        Role::start(path.to_str().expect("text"))
+    };
+    let mut sequencer = role(
+        "sequencer",
+        format!(
+            "[sequencer]\ncredentials_file = \"broker/keys/writer.creds\"\ndata_dir = \"books\"\n\
+             genesis = {{ origin = \"foreign.test/prepaid/0\", preset_file = {preset:?} }}\n"
+        ),
     );
-    let path = dir.join("coordinator.toml");
-    fs::write(&path, table).expect("written");
-    let mut role = Role::start(path.to_str().expect("text"));
-    let url = role.says("listens")["url"].as_str().expect("an address").to_owned();
-    (role, url)
+    sequencer.says("leads");
+    let mut gateway = role(
+        "gateway",
+        format!(
+            "[gateway]\ncredentials_file = \"broker/keys/gateway.creds\"\ndata_dir = \"gw\"\nsecrets_dir = \"secrets\"\n\
+             listen = \"127.0.0.1:0\"\nname = \"gw1\"\noperator_keys_dir = \"broker/keys\"\npreset_file = {preset:?}\n\
+             models = [{{ name = \"SmolLM2-135M-Instruct\", path = {model:?} }}, {{ name = {MODEL:?}, path = {model:?} }}]\n"
+        ),
+    );
+    let url = gateway.says("listens")["url"].as_str().expect("an address").to_owned();
+    (sequencer, gateway, url)
 }
 
 /// `examples/worker.py`, with our own command as what answers.
@@ -64,7 +75,7 @@ fn a_python_worker_earns_and_keeps_the_protocol() {
     let dir = tempfile::tempdir().expect("a folder");
     let dir = dir.path();
     let broker = Broker::start(dir);
-    let (_coordinator, url) = coordinator(dir, &broker);
+    let (_sequencer, _gateway, url) = coordinator(dir, &broker);
     let operator = Operator::register(&url, &dir.join("stranger"), NodeId([0x51; 16]), MODEL, 1);
     let worker = python_worker(&operator, &broker);
     operator.until_routed(MODEL);

@@ -108,8 +108,9 @@ fn the_description_holds_against_schemathesis() {
     let dir = tempfile::tempdir().expect("a directory");
     let network = Network::up(NetworkOptions { data: &dir.path().join("data"), story: false });
     let python = place("COUNTERFOIL_SDK_PYTHON", ".tools/venv-sdk/bin/python");
-    let program = python.with_file_name("schemathesis");
-    let mut command = Command::new(program);
+    // By its interpreter: what the script's first line names may have moved since it was installed.
+    let mut command = Command::new(&python);
+    command.arg(python.with_file_name("schemathesis"));
     command.current_dir(dir.path()).arg("run").arg(format!("{}/v1/openapi.yaml", network.ready.gateway));
     command.args(["--url", &network.ready.gateway, "--header"]);
     command.arg(format!("Authorization: Bearer {}", network.ready.api_key));

@@ -94,7 +94,7 @@ impl Reading<'_> {
         Ok(())
     }
 
-    pub async fn to_the_end(mut self) -> Result<(), BenchError> {
+    pub async fn drain(mut self) -> Result<(), BenchError> {
         while self.next_tokens().await?.is_some() {}
         Ok(())
     }

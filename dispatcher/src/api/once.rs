@@ -58,11 +58,14 @@ pub fn is_retry(headers: &HeaderMap) -> bool {
     count.and_then(|count| count.parse::<u32>().ok()).is_some_and(|count| count > 0)
 }
 
+/// By whom and what: when it came, and its jobs.
+type Known = HashMap<(AccountId, Hash32), (Instant, Vec<JobId>)>;
+
 /// Requests without a key, for their retries.
 #[derive(Default)]
 pub(crate) struct Recent {
     /// Held for one look-up; never across an await.
-    jobs: Mutex<HashMap<(AccountId, Hash32), (Instant, Vec<JobId>)>>,
+    jobs: Mutex<Known>,
 }
 
 impl Recent {

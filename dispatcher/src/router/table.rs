@@ -496,13 +496,13 @@ impl Table {
         let mut random = pick.draw;
         for _ in 0..TIE_DRAWS_MAX {
             random = next(random);
-            let drawn = level[((random >> 32) * count >> 32) as usize];
+            let drawn = level[(((random >> 32) * count) >> 32) as usize];
             random = next(random);
             if (random >> 32) % WEIGHT_ONE < node(drawn).weight_ppm && untried(drawn) {
                 return Some((drawn, rule));
             }
         }
-        let start = (random >> 32) * count >> 32;
+        let start = ((random >> 32) * count) >> 32;
         let turned = (0..count).map(|step| level[((start + step) % count) as usize]);
         turned.take(pick.tried.len() + 1).find(|slot| untried(*slot)).map(|slot| (slot, rule))
     }
