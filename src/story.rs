@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 /// What the customer asks.
 const PROMPT: &str = "Name the capital of France.";
 /// Bound on the answer.
-const PROMPT_TOKENS_MAX: u32 = 48;
+const PROMPT_TOKENS_MAX: u32 = 36;
 
 /// Tells steps: a paragraph for people, an object for machines.
 pub struct Teller<'a> {
