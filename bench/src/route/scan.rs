@@ -39,7 +39,8 @@ pub fn rate(count: u32, part: Duration, seed: u64) -> f64 {
                     nodes[ended].inflight -= 1;
                     routed += 1;
                 }
-                None => nodes[out.swap_remove(at)].inflight -= 1,
+                None if out.len() > 1 => nodes[out.swap_remove(at)].inflight -= 1,
+                None => {}
             }
         }
     }
